@@ -1,0 +1,175 @@
+//! What a rule decided to do, addressed to one target, and how it ended. An action is a value: it
+//! is journalled before anybody acts on it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Event, EventId, digest128, hex_id};
+
+/// 128 bits that name one action: derived from (event, rule, step, target), so that a repeat is
+/// recognised in the journal, in a cluster and on the phone.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ActionId(pub [u8; 16]);
+
+hex_id!(ActionId);
+
+impl ActionId {
+    /// The id of what `step` of `rule` does to `target` because of `event`.
+    pub fn derive(event: EventId, rule: &str, step: &str, target: &str) -> ActionId {
+        ActionId(digest128([event.to_string().as_str(), rule, step, target]))
+    }
+}
+
+/// One thing to do, for one target, by one deadline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Action {
+    /// See [`ActionId::derive`].
+    pub id: ActionId,
+    /// Name of the rule that asked for it.
+    pub rule: String,
+    /// Where in the rule: `do[0]`, `do[1].then[0]`.
+    pub step: String,
+    /// After this moment it is settled as [`Outcome::Expired`] and never attempted again.
+    pub deadline: Timestamp,
+    /// Which queue it stands in.
+    #[serde(default)]
+    pub lane: Lane,
+    /// What to do.
+    pub task: Task,
+}
+
+/// Which queue an action stands in: an alarm never waits behind the ordinary.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lane {
+    /// Everything that is not an alarm.
+    #[default]
+    Normal,
+    /// `lane: alarm` in a rule.
+    Alarm,
+}
+
+/// What an action does. A closed set: each kind has one executor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// Show a notification on one phone.
+    Push {
+        /// The phone to reach.
+        phone: PhoneId,
+        /// What it shows.
+        message: Box<Message>,
+    },
+    /// Put an event of our own into the journal.
+    Emit(Box<Event>),
+}
+
+/// A notification, its texts already rendered.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Message {
+    /// First line.
+    pub title: String,
+    /// Text below the title.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub body: String,
+    /// A picture's address; shown where the browser can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Where a tap leads, within the page; the event's own place if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// A later notification with the same tag replaces this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// How eagerly the push service wakes the phone.
+    pub urgency: Urgency,
+    /// How long the push service may hold it, in seconds (RFC 8030 section 5.2).
+    pub ttl_s: u32,
+}
+
+/// Urgency of a push message (RFC 8030 section 5.3); ordered, least first.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Urgency {
+    /// On power and Wi-Fi.
+    VeryLow,
+    /// On either power or Wi-Fi.
+    Low,
+    /// On neither power nor Wi-Fi.
+    #[default]
+    Normal,
+    /// Low battery.
+    High,
+}
+
+impl Urgency {
+    /// The header's value (RFC 8030 section 5.3).
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Urgency::VeryLow => "very-low",
+            Urgency::Low => "low",
+            Urgency::Normal => "normal",
+            Urgency::High => "high",
+        }
+    }
+}
+
+/// Names one phone (a paired device or an added subscription): 16 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PhoneId(pub String);
+
+impl std::fmt::Display for PhoneId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How an action ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The far side took it. For a push: the push service, not yet the person.
+    Delivered,
+    /// Its deadline passed before the far side took it.
+    Expired {
+        /// The last answer or fault before that.
+        last: String,
+    },
+    /// The far side, or our own check, said no for good.
+    Refused {
+        /// Why, in words for the page.
+        why: String,
+    },
+    /// It left us and nobody knows whether it arrived.
+    Unknown {
+        /// What is known.
+        why: String,
+    },
+    /// Its target is gone: an unsubscribed or removed phone.
+    Gone {
+        /// Why.
+        why: String,
+    },
+}
+
+impl Outcome {
+    /// Short name for metrics and the page.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Outcome::Delivered => "delivered",
+            Outcome::Expired { .. } => "expired",
+            Outcome::Refused { .. } => "refused",
+            Outcome::Unknown { .. } => "unknown",
+            Outcome::Gone { .. } => "gone",
+        }
+    }
+
+    /// Whether the far side took it.
+    pub fn is_delivered(&self) -> bool {
+        matches!(self, Outcome::Delivered)
+    }
+}

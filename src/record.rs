@@ -1,0 +1,456 @@
+//! The journal's records: everything Portero must not forget, each as one value. All other state
+//! is a fold of these.
+//!
+//! A record's bytes are `kind: u8`, `json_len: u32` little-endian, the JSON, then the rest as
+//! bytes (an event's raw body, forgotten segments' ids). Kinds and field names are on disk: they
+//! may be added to, never changed.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::action::{Action, ActionId, Outcome, PhoneId};
+use crate::event::{Event, EventId, Trust};
+
+/// Where a record starts: its byte offset in the journal since the first segment ever. Grows with
+/// every record and is never used twice.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Position(pub u64);
+
+impl std::fmt::Display for Position {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// One line of the journal.
+#[derive(Debug, Clone)]
+pub enum Record {
+    /// An event was taken; a webhook is answered only after this is durable.
+    Seen(Arc<Event>),
+    /// The rules have looked at an event: one record, so planning is atomic.
+    Decided(Arc<Decided>),
+    /// An action ended.
+    Settled(Settled),
+    /// A phone told us what became of a notification.
+    Receipt(Receipt),
+    /// A phone came, changed or went.
+    Phone(PhoneChange),
+    /// A message that nobody vouches for, kept to be looked at, never routed.
+    Quarantined(Quarantined),
+    /// Everything still true at `as_of`, so that older segments may be forgotten.
+    Checkpoint(Checkpoint),
+    /// Event ids out of forgotten segments that must still count as duplicates.
+    Keys(Keys),
+}
+
+/// What the rules made of one event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decided {
+    /// The event.
+    pub event: EventId,
+    /// Where its `Seen` record is; decisions are made in this order.
+    pub seen: Position,
+    /// The moment the rules were asked.
+    pub at: Timestamp,
+    /// Which set of rule files answered: the first digits of their hash.
+    pub rules: String,
+    /// Every rule whose `when` let the event in, in file order, and what came of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub looked: Vec<Looked>,
+    /// State variables to set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<StateSet>,
+    /// What to do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<Action>,
+}
+
+/// One rule's answer to one event: the source of every "why did it (not) fire?".
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Looked {
+    /// The rule's name.
+    pub rule: String,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// The first thing that failed, with the values it had; empty when the rule fired.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+    /// Steps that could not be planned although the rule fired, each with its reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_sent: Vec<NotSent>,
+    /// The cooldown this firing starts, if the rule has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cooldown: Option<CooldownStart>,
+}
+
+/// What came of one rule looking at one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The rule's steps were planned.
+    Fired,
+    /// Its `if` was false.
+    Condition,
+    /// Its `if` could not be evaluated; counts as false.
+    ConditionError,
+    /// It fired too recently.
+    Cooldown,
+    /// An earlier rule said `stop`.
+    Stopped,
+}
+
+/// A step that was not turned into an action, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NotSent {
+    /// Where in the rule: `do[0]`.
+    pub step: String,
+    /// Named reason.
+    pub reason: NotSentReason,
+    /// The person, text or value concerned.
+    pub detail: String,
+}
+
+/// Why a step of a rule that fired led to nothing. Closed and counted by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotSentReason {
+    /// The person has no phone with a subscription.
+    NoPhone,
+    /// A text or value could not be rendered.
+    TemplateError,
+    /// The chain of `emit` steps is longer than [`crate::event::HOPS_MAX`].
+    TooManyHops,
+}
+
+/// A cooldown that begins with this firing; see [`crate::rules`] for how it is counted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CooldownStart {
+    /// The rendered key; one rule may cool down per subject.
+    pub key: String,
+    /// The most urgent thing this firing does: only something more urgent breaks through.
+    pub severity: crate::action::Urgency,
+    /// When it ends if counted from the decision; delivery moves it.
+    pub until: Timestamp,
+}
+
+/// A state variable's new value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StateSet {
+    /// Path as `state("…")` names it.
+    pub path: String,
+    /// The value; `null` removes it.
+    pub value: serde_json::Value,
+    /// The least trust of what led to it.
+    pub trust: Trust,
+}
+
+/// How one action ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settled {
+    /// The action.
+    pub action: ActionId,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How many times it was attempted.
+    pub attempts: u32,
+    /// When it ended.
+    pub at: Timestamp,
+}
+
+/// What a phone said about one notification.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The action that the notification belongs to.
+    pub action: ActionId,
+    /// The phone that said so, by its delivery token.
+    pub phone: PhoneId,
+    /// What happened on it.
+    pub what: Shown,
+    /// When we heard.
+    pub at: Timestamp,
+}
+
+/// What happened to a notification on a phone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shown {
+    /// It was shown.
+    Shown,
+    /// It was tapped.
+    Clicked,
+}
+
+/// A phone came, changed or went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PhoneChange {
+    /// `portero pair` made a code that one phone may use once.
+    Invited {
+        /// Who the phone will belong to.
+        person: String,
+        /// SHA-256 of the code, as hexadecimal digits.
+        code: String,
+        /// After this it is void.
+        expires: Timestamp,
+    },
+    /// A phone was paired, or its subscription was added by hand.
+    Added {
+        /// The phone's name for itself from now on.
+        id: PhoneId,
+        /// Whose it is.
+        person: String,
+        /// What the person sees in the list: "Ana's phone".
+        name: String,
+        /// SHA-256 of its session cookie, as hexadecimal digits; none when added by hand.
+        session: Option<String>,
+        /// The invitation used up by this, as in [`PhoneChange::Invited`].
+        code: Option<String>,
+        /// When.
+        at: Timestamp,
+    },
+    /// It can be pushed to, from now on at this endpoint.
+    Subscribed {
+        /// Which phone.
+        id: PhoneId,
+        /// What the browser gave.
+        subscription: Subscription,
+        /// When.
+        at: Timestamp,
+    },
+    /// It can no longer be pushed to.
+    Unsubscribed {
+        /// Which phone.
+        id: PhoneId,
+        /// Who ended it: the push service (404, 410), the phone, or a person.
+        why: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// The page or its service worker was alive on it.
+    Alive {
+        /// Which phone.
+        id: PhoneId,
+        /// When.
+        at: Timestamp,
+    },
+    /// It is gone, with its session.
+    Removed {
+        /// Which phone.
+        id: PhoneId,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// A browser's push subscription (W3C Push API, `PushSubscription.toJSON()`).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscription {
+    /// Where to send; whoever knows it can fill the phone's quota, so it is never logged whole.
+    pub endpoint: String,
+    /// The browser's public key: 65 bytes, base64url.
+    pub p256dh: String,
+    /// The authentication secret: 16 bytes, base64url.
+    pub auth: String,
+    /// The VAPID public key it was made with, base64url: another one makes it useless
+    /// (RFC 8292 section 4.2). Empty if unknown.
+    #[serde(default)]
+    pub vapid: String,
+}
+
+impl std::fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Subscription({})", self.host())
+    }
+}
+
+impl Subscription {
+    /// The push service's host: the part of the endpoint that may be shown.
+    pub fn host(&self) -> String {
+        let url = url::Url::parse(&self.endpoint).ok();
+        url.and_then(|url| url.host_str().map(String::from)).unwrap_or_default()
+    }
+}
+
+/// A message that nobody vouches for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// The way it came in: `netatmo/home`.
+    pub source: String,
+    /// Why it is not routed, in words.
+    pub reason: String,
+    /// When it came.
+    pub received: Timestamp,
+    /// What came, cut to the limit of what is kept.
+    #[serde(skip)]
+    pub raw: Vec<u8>,
+}
+
+/// Everything still true at one position.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// All records before this position are folded in.
+    pub as_of: Position,
+    /// The ledger, as it writes itself.
+    pub truth: Box<RawValue>,
+}
+
+/// Event ids that must still count as duplicates, with the day after which they need not.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Keys {
+    /// The youngest of these events was received then.
+    pub received: Timestamp,
+    /// The ids.
+    #[serde(skip)]
+    pub ids: Vec<EventId>,
+}
+
+/// A journal's payload could not be read as a record.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Shorter than its own lengths say.
+    #[error("the record is cut short")]
+    Short,
+    /// Written by a newer Portero.
+    #[error("unknown kind of record {0}; was it written by a newer version?")]
+    Kind(u8),
+    /// The JSON part is not what its kind says.
+    #[error("kind {kind}: {source}")]
+    Json {
+        /// Which kind.
+        kind: u8,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+const SEEN: u8 = 1;
+const DECIDED: u8 = 2;
+const SETTLED: u8 = 3;
+const RECEIPT: u8 = 4;
+const PHONE: u8 = 5;
+const QUARANTINED: u8 = 6;
+const CHECKPOINT: u8 = 7;
+const KEYS: u8 = 8;
+
+/// `kind` and `json_len`.
+const HEAD_BYTES: usize = 5;
+
+impl Record {
+    /// Appends the record's bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Record::Seen(event) => put(out, SEEN, &**event, |out| out.extend(&event.raw)),
+            Record::Decided(decided) => put(out, DECIDED, &**decided, |_| {}),
+            Record::Settled(settled) => put(out, SETTLED, settled, |_| {}),
+            Record::Receipt(receipt) => put(out, RECEIPT, receipt, |_| {}),
+            Record::Phone(change) => put(out, PHONE, change, |_| {}),
+            Record::Quarantined(kept) => put(out, QUARANTINED, kept, |out| out.extend(&kept.raw)),
+            Record::Checkpoint(checkpoint) => put(out, CHECKPOINT, checkpoint, |_| {}),
+            Record::Keys(keys) => put(out, KEYS, keys, |out| {
+                keys.ids.iter().for_each(|id| out.extend(id.0));
+            }),
+        }
+    }
+
+    /// Reads what [`Record::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Record, RecordError> {
+        let (kind, json, rest) = split(bytes)?;
+        Ok(match kind {
+            SEEN => {
+                let mut event: Event = read(kind, json)?;
+                event.raw = rest.to_vec();
+                Record::Seen(Arc::new(event))
+            }
+            DECIDED => Record::Decided(Arc::new(read(kind, json)?)),
+            SETTLED => Record::Settled(read(kind, json)?),
+            RECEIPT => Record::Receipt(read(kind, json)?),
+            PHONE => Record::Phone(read(kind, json)?),
+            QUARANTINED => {
+                let mut kept: Quarantined = read(kind, json)?;
+                kept.raw = rest.to_vec();
+                Record::Quarantined(kept)
+            }
+            CHECKPOINT => Record::Checkpoint(read(kind, json)?),
+            KEYS => {
+                let mut keys: Keys = read(kind, json)?;
+                let (ids, odd) = rest.as_chunks::<16>();
+                if !odd.is_empty() {
+                    return Err(RecordError::Short);
+                }
+                keys.ids = ids.iter().map(|id| EventId(*id)).collect();
+                Record::Keys(keys)
+            }
+            other => return Err(RecordError::Kind(other)),
+        })
+    }
+}
+
+fn put<T: Serialize>(out: &mut Vec<u8>, kind: u8, value: &T, rest: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend([kind, 0, 0, 0, 0]);
+    serde_json::to_writer(&mut *out, value).expect("records serialise into memory");
+    let json = u32::try_from(out.len() - start - HEAD_BYTES).expect("a record is below 4 GiB");
+    out[start + 1..start + HEAD_BYTES].copy_from_slice(&json.to_le_bytes());
+    rest(out);
+}
+
+fn split(bytes: &[u8]) -> Result<(u8, &[u8], &[u8]), RecordError> {
+    let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or(RecordError::Short)?;
+    let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
+    let (json, rest) = rest.split_at_checked(len).ok_or(RecordError::Short)?;
+    Ok((head[0], json, rest))
+}
+
+fn read<'a, T: Deserialize<'a>>(kind: u8, json: &'a [u8]) -> Result<T, RecordError> {
+    serde_json::from_slice(json).map_err(|source| RecordError::Json { kind, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn raw_bytes_survive_beside_the_json() {
+        let kept = Quarantined {
+            source: "netatmo/home".into(),
+            reason: "bad signature".into(),
+            received: Timestamp::UNIX_EPOCH,
+            raw: vec![0, 255, b'{'],
+        };
+        let mut bytes = Vec::new();
+        Record::Quarantined(kept.clone()).encode(&mut bytes);
+        match Record::decode(&bytes).unwrap() {
+            Record::Quarantined(read) => assert_eq!(read, kept),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn ids_survive_as_bytes() {
+        let ids = vec![EventId([1; 16]), EventId([2; 16])];
+        let keys = Keys { received: Timestamp::UNIX_EPOCH, ids };
+        let mut bytes = Vec::new();
+        Record::Keys(keys.clone()).encode(&mut bytes);
+        match Record::decode(&bytes).unwrap() {
+            Record::Keys(read) => assert_eq!(read, keys),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn damage_is_an_error_not_a_panic() {
+        assert!(matches!(Record::decode(&[]), Err(RecordError::Short)));
+        assert!(matches!(Record::decode(&[1, 9, 0, 0, 0, b'{']), Err(RecordError::Short)));
+        assert!(matches!(Record::decode(&[99, 0, 0, 0, 0]), Err(RecordError::Kind(99))));
+        assert!(matches!(
+            Record::decode(&[3, 2, 0, 0, 0, b'{', b'}']),
+            Err(RecordError::Json { .. })
+        ));
+    }
+}
