@@ -12,3 +12,6 @@ pub mod action;
 pub mod record;
 pub mod clock;
 pub mod secret;
+
+// Systems: what the vendors say, made into events.
+pub mod systems;
