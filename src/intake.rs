@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Clock;
-use crate::event::{Event, EventId, Marks, Trust};
+use crate::event::{Event, EventId, Heard, Marks, Trust};
 use crate::index::Index;
 use crate::journal::{AppendError, Entry, Journal};
 use crate::record::{Quarantined, Record};
@@ -34,21 +34,6 @@ const QUARANTINE_JOURNALED_PER_MINUTE_MAX: u32 = 30;
 /// Ids that an event without journal keeps in memory as duplicates, at most: a full disk that
 /// lasts must not eat the memory too.
 const UNJOURNALED_KEPT_MAX: usize = 100_000;
-
-/// One event a system heard, with the second id it may already be known by.
-#[derive(Debug, Clone)]
-pub struct Heard {
-    /// The event.
-    pub event: Event,
-    /// For bodies that carry nothing unique: the id the same body had a moment ago.
-    pub also: Option<EventId>,
-}
-
-impl From<Event> for Heard {
-    fn from(event: Event) -> Heard {
-        Heard { event, also: None }
-    }
-}
 
 /// The way in. Cheap to clone.
 #[derive(Clone)]

@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::intake::{Heard, Intake};
+use crate::event::Heard;
+use crate::intake::Intake;
 use crate::node::{FILE_BYTES_MAX, Problem, Problems, SourceFile};
 use crate::router::Message;
 use crate::rules::{House, RuleSet};

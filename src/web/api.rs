@@ -12,7 +12,7 @@ use super::timeline::{ITEMS_MAX, Latest};
 use crate::action::{ActionId, PhoneId};
 use crate::builtin::TEST_EVENT;
 use crate::delivery;
-use crate::intake::Heard;
+use crate::event::Heard;
 use crate::phones::Ask;
 use crate::record::{Position, Receipt, Shown, Subscription};
 use crate::router::Message;

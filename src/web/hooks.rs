@@ -12,7 +12,8 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::Face;
-use crate::intake::{Heard, Intake};
+use crate::event::Heard;
+use crate::intake::Intake;
 use crate::record::Quarantined;
 use crate::systems::netatmo::{self, BadSignatures, BanWatch};
 
