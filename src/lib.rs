@@ -12,3 +12,6 @@ pub mod action;
 pub mod record;
 pub mod clock;
 pub mod secret;
+
+// Delivery: lanes, retry policy, senders.
+pub mod delivery;
