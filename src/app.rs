@@ -25,10 +25,10 @@ use crate::disk::OsDisk;
 use crate::event::Event;
 use crate::index::Index;
 use crate::intake::{self, Intake};
-use crate::journal::{Entry, Journal, Opened};
+use crate::journal::{Entry, Journal, Reader};
 use crate::ledger::Ledger;
 use crate::node::Problems;
-use crate::record::{Position, Record};
+use crate::record::{Checkpoint, Position, Record};
 use crate::reload::Reloader;
 use crate::router::{Inbox, Message, Router, View};
 use crate::secret::{Secret, fingerprint, hex, random_token};
@@ -167,6 +167,7 @@ impl App {
             time_zone: config.house.time_zone.iana_name().unwrap_or("").to_string(),
             allow_insecure_endpoints: config.push.allow_insecure_endpoints,
             demo,
+            demo_session: Default::default(),
             tries: Default::default(),
             stopping: stopping.clone(),
             metrics,
@@ -294,7 +295,9 @@ async fn recover(config: &Config, clock: &Clock) -> Result<Recovered, StartError
     for damage in &opened.damage {
         tracing::error!(%damage, "the journal is damaged; the rest of it is used");
     }
-    let folded = Folded::fold(&journal, &opened);
+    let folded = Folded::fold(opened.checkpoint.as_ref(), &journal.segments(), |from| {
+        journal.read(from)
+    });
     Ok(Recovered {
         journal,
         applied: opened.end,
@@ -316,14 +319,18 @@ pub struct Folded {
 }
 
 impl Folded {
-    /// Folds what `opened` says must be read.
-    pub fn fold(journal: &Journal, opened: &Opened) -> Folded {
-        let (ledger, as_of) = start_of(opened);
+    /// Folds the journal from its newest checkpoint on; `read` reads it from a position.
+    pub fn fold(
+        checkpoint: Option<&(Position, Checkpoint)>,
+        segments: &[Position],
+        read: impl FnOnce(Position) -> Reader,
+    ) -> Folded {
+        let first = segments.first().copied().unwrap_or_default();
+        let (ledger, as_of) = start_of(checkpoint, first);
         // The page wants some history even right after a checkpoint.
-        let from = as_of.min(opened.last_segment);
-        let mut folded =
-            Folded { ledger, undecided: VecDeque::new(), latest: Latest::default() };
-        for entry in journal.read(from) {
+        let from = as_of.min(segments.last().copied().unwrap_or(as_of));
+        let mut folded = Folded { ledger, undecided: VecDeque::new(), latest: Latest::default() };
+        for entry in read(from) {
             match entry {
                 Ok(entry) => folded.entry(&entry, as_of),
                 Err(damage) => tracing::error!(%damage, "the journal is damaged here"),
@@ -351,15 +358,13 @@ impl Folded {
     }
 }
 
-fn start_of(opened: &Opened) -> (Ledger, Position) {
-    let Some((at, checkpoint)) = &opened.checkpoint else {
-        return (Ledger::default(), opened.first);
-    };
+fn start_of(checkpoint: Option<&(Position, Checkpoint)>, first: Position) -> (Ledger, Position) {
+    let Some((at, checkpoint)) = checkpoint else { return (Ledger::default(), first) };
     match Ledger::from_checkpoint(checkpoint) {
         Ok(ledger) => (ledger, checkpoint.as_of),
         Err(error) => {
             tracing::error!(%at, %error, "the checkpoint cannot be read; reading everything");
-            (Ledger::default(), opened.first)
+            (Ledger::default(), first)
         }
     }
 }
@@ -417,7 +422,7 @@ async fn keep_house(
     stopping: CancellationToken,
     mut first: Position,
 ) {
-    let mut rolled = journal.rolled();
+    let mut rolled = journal.segments_rolled();
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
@@ -456,7 +461,7 @@ impl Keys {
             Ok(bytes) => (cannot!(VapidKeys::from_pkcs8(&bytes), "{}", path.display())?, bytes),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let (keys, bytes) = cannot!(VapidKeys::generate(), "cannot make VAPID keys")?;
-                cannot!(crate::disk::replace(&path, &bytes), "cannot write {}", path.display())?;
+                cannot!(crate::files::replace(&path, &bytes), "cannot write {}", path.display())?;
                 (keys, bytes)
             }
             Err(error) => cannot!(Err(error), "cannot read {}", path.display())?,
@@ -483,7 +488,7 @@ impl Control {
     }
 
     fn write(&self, store: &Path) -> std::io::Result<()> {
-        crate::disk::replace(&store.join("control.json"), &serde_json::to_vec(self)?)
+        crate::files::replace(&store.join("control.json"), &serde_json::to_vec(self)?)
     }
 
     fn remove(store: &Path) {

@@ -21,6 +21,7 @@ pub mod phones;
 pub mod builtin;
 
 // Durable: what must not be forgotten, and the way in.
+pub mod files;
 pub mod disk;
 pub mod journal;
 pub mod index;

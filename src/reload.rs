@@ -216,7 +216,7 @@ impl Reloader {
         let files = files.iter().map(|f| (f.path.to_string(), f.text.to_string())).collect();
         let written = serde_json::to_vec(&Kept { files })
             .map_err(std::io::Error::from)
-            .and_then(|text| crate::disk::replace(&self.kept, &text));
+            .and_then(|text| crate::files::replace(&self.kept, &text));
         if let Err(error) = written {
             tracing::warn!(%error, "the rules in force could not be copied beside the journal");
         }

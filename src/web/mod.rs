@@ -12,7 +12,7 @@ mod ui;
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix_web::dev::Server;
@@ -77,6 +77,8 @@ pub struct Face {
     pub allow_insecure_endpoints: bool,
     /// Whether this is `portero demo`.
     pub demo: bool,
+    /// In the demo, the session that a visitor on this machine is given.
+    pub demo_session: OnceLock<Secret>,
     /// Wrong pairing codes.
     pub tries: pair::Tries,
     /// Cancelled when the server stops.
@@ -102,6 +104,12 @@ impl Face {
     /// Sends the router a message.
     pub async fn send(&self, message: Message) -> Result<(), Denied> {
         self.router.send(message).await.map_err(|_| Denied::Stopping)
+    }
+
+    /// Lets every visitor from this machine in as the demo's phone.
+    pub fn set_demo_session(&self, token: Secret) {
+        // Set once, by the demo; a second phone would not be shown anyway.
+        let _ = self.demo_session.set(token);
     }
 
     /// Whether browsers reach the page over TLS.

@@ -1,10 +1,11 @@
 //! The page's files, compiled in: no build step, nothing to install beside the binary.
 
 use actix_web::http::header::{ETAG, IF_NONE_MATCH};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, web};
 use rust_embed::RustEmbed;
 
-use crate::secret::hex;
+use super::{Face, session};
+use crate::secret::{Secret, hex};
 
 #[derive(RustEmbed)]
 #[folder = "src/web/ui/"]
@@ -15,7 +16,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; img-src 'self' https:
      base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'";
 
 /// `GET /…`: a file of the page.
-pub async fn file(request: HttpRequest) -> HttpResponse {
+pub async fn file(request: HttpRequest, face: web::Data<Face>) -> HttpResponse {
     let path = match request.path() {
         "/" => "index.html",
         path => path.trim_start_matches('/'),
@@ -33,10 +34,19 @@ pub async fn file(request: HttpRequest) -> HttpResponse {
         .insert_header(("content-security-policy", CONTENT_SECURITY_POLICY))
         .insert_header(("referrer-policy", "no-referrer"))
         .insert_header(("x-content-type-options", "nosniff"));
+    if path == "index.html" && let Some(token) = demo_session(&request, &face) {
+        response.cookie(session::cookie(token, false));
+    }
     if fresh {
         return response.finish();
     }
     response.content_type(content_type(path)).body(file.data.into_owned())
+}
+
+/// In the demo a visitor on this machine needs no pairing.
+fn demo_session<'a>(request: &HttpRequest, face: &'a Face) -> Option<&'a Secret> {
+    let local = request.peer_addr().is_some_and(|peer| peer.ip().is_loopback());
+    face.demo_session.get().filter(|_| local && session::identify(request).is_err())
 }
 
 fn content_type(path: &str) -> String {
