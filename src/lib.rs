@@ -12,3 +12,7 @@ pub mod action;
 pub mod record;
 pub mod clock;
 pub mod secret;
+
+// Durable: what survives.
+pub mod disk;
+pub mod journal;
