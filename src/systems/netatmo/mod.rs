@@ -4,7 +4,7 @@
 //!
 //! A body's way: [`signature`] says how far it can be trusted, [`wire`] reads it, [`normalise`]
 //! gives it one shape, [`identity`] names the fact it reports, [`session`] ties them together with
-//! the little that must be remembered of a call ([`calls`]).
+//! the little that must be remembered of a call ([`calls`]). [`story`] makes such bodies up.
 
 pub mod signature;
 pub mod names;
@@ -13,6 +13,8 @@ pub mod normalise;
 pub mod identity;
 pub mod calls;
 pub mod session;
+pub mod story;
+pub mod sim;
 
 use std::collections::BTreeMap;
 
