@@ -32,7 +32,8 @@ use crate::record::{Checkpoint, Position, Record};
 use crate::reload::Reloader;
 use crate::router::{Inbox, Message, Router, View};
 use crate::secret::{Secret, fingerprint, hex, random_token};
-use crate::systems::netatmo::{BadSignatures, BanWatch, Session};
+use crate::systems::netatmo::health::{BadSignatures, BanWatch};
+use crate::systems::netatmo::session::Session;
 use crate::telemetry;
 use crate::web::hooks::NetatmoHook;
 use crate::web::timeline::{Latest, Timeline};
@@ -165,7 +166,7 @@ impl App {
             receipt_key: keys.receipt.clone(),
             public_url: config.server.public_url.clone(),
             time_zone: config.house.time_zone.iana_name().unwrap_or("").to_string(),
-            allow_insecure_endpoints: config.push.allow_insecure_endpoints,
+            endpoints: Policy::from_config(config.push.allow_insecure_endpoints),
             demo,
             demo_session: Default::default(),
             tries: Default::default(),
@@ -470,6 +471,13 @@ impl Keys {
         let receipt = Secret::new(fingerprint(&format!("portero receipts {}", hex(&bytes))));
         Ok(Keys { vapid: Arc::new(vapid), receipt })
     }
+}
+
+/// The public key of the VAPID keys that are there already; empty before the first start.
+pub fn vapid_public_key(store: &Path) -> String {
+    let keys = std::fs::read(store.join("vapid.pk8")).ok();
+    let keys = keys.and_then(|bytes| VapidKeys::from_pkcs8(&bytes).ok());
+    keys.map_or(String::new(), |keys| keys.public_key().to_string())
 }
 
 /// How the command line reaches the running server: readable by the owner only.

@@ -256,7 +256,8 @@ fn watch_folder(folder: &Path, wake: mpsc::Sender<()>) -> Option<notify::Recomme
     let handler = move |event: notify::Result<notify::Event>| {
         // Reading is reported too, our own included; only changes matter.
         if !event.is_ok_and(|event| event.kind.is_access()) {
-            drop(wake.try_send(()));
+            // A full channel has a wake in it already.
+            let _ = wake.try_send(());
         }
     };
     let mut watcher = notify::recommended_watcher(handler).ok()?;

@@ -25,7 +25,6 @@ impl Server {
         let Some(control) = Control::read(store) else { return Ok(None) };
         // Never through a proxy: the token must not leave the machine.
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(crate::delivery::push::client::no_tls()?)
             .no_proxy()
             .timeout(ANSWER_WITHIN)
             .build()?;

@@ -19,7 +19,6 @@ use super::run;
 use crate::action::PhoneId;
 use crate::app::App;
 use crate::config::Config;
-use crate::delivery::push::client::no_tls;
 use crate::node::SourceFile;
 use crate::phones::Ask;
 use crate::record::Subscription;
@@ -63,7 +62,6 @@ pub fn demo(args: &DemoArgs) -> anyhow::Result<u8> {
             args.seed.unwrap_or_else(|| u64::from_le_bytes(random())),
         );
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(no_tls()?)
             .no_proxy()
             .build()?;
         let pace = std::time::Duration::from_millis(args.pace_ms);

@@ -6,6 +6,7 @@ mod control;
 mod demo;
 mod events;
 mod explain;
+mod health;
 mod init;
 mod offline;
 mod phone;
@@ -64,11 +65,15 @@ enum Command {
     Pair(phone::PairArgs),
     /// Add, list or remove phones
     Phone(phone::PhoneArgs),
+    /// Ask the running server whether it can take events (a container's health check)
+    Health(At),
 }
 
 /// Runs what the command line asks for.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Every TLS and HTTP client of the process uses it; an earlier choice would be a test's.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let result = match cli.command {
         Command::Run(at) => run::run(&at),
         Command::Demo(args) => demo::demo(&args),
@@ -80,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::State(args) => state::state(&args),
         Command::Pair(args) => phone::pair(&args),
         Command::Phone(args) => phone::phone(&args),
+        Command::Health(at) => health::health(&at),
     };
     match result {
         Ok(code) => ExitCode::from(code),

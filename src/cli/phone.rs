@@ -18,6 +18,7 @@ use crate::app::vapid_public_key;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::delivery;
+use crate::delivery::push::endpoint::Policy;
 use crate::phones::{Ask, INVITE_LIVES};
 use crate::record::Subscription;
 use crate::secret::{CODE_DIGITS, fingerprint, random_code, random_name};
@@ -124,7 +125,8 @@ async fn add(
     name: &str,
     subscription: Subscription,
 ) -> anyhow::Result<String> {
-    delivery::check_subscription(&subscription, config.push.allow_insecure_endpoints)?;
+    let policy = Policy::from_config(config.push.allow_insecure_endpoints);
+    delivery::push::check_subscription(&subscription, policy)?;
     let (person, name) = (person.to_string(), name.to_string());
     if let Some(server) = Server::running(&config.store.path)? {
         let answer: Value = server.post("phones", &AddAsk { person, name, subscription }).await?;

@@ -10,6 +10,7 @@ use crate::event::{Event, Trust};
 use crate::reload;
 use crate::rules::{House, RuleSet, selftest};
 use crate::systems::netatmo;
+use crate::systems::netatmo::session::Session;
 
 #[derive(Debug, Args)]
 pub struct TestArgs {
@@ -42,7 +43,7 @@ fn fixture(folder: &std::path::Path, name: &str) -> Result<Vec<Event>, String> {
     let body = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     match name.split('/').next() {
         Some("netatmo") => {
-            let session = netatmo::Session::new("home", &netatmo::Config::default());
+            let session = Session::new("home", &netatmo::Config::default());
             let heard = session.webhook(&body, Trust::Authentic, Clock::system().now());
             Ok(heard.into_iter().map(|heard| heard.event).collect())
         }

@@ -104,7 +104,7 @@ async fn add(
     allow(&request, &face)?;
     let AddAsk { person, name, subscription } = ask.into_inner();
     let person = known(&face, person)?;
-    delivery::check_subscription(&subscription, face.allow_insecure_endpoints)
+    delivery::push::check_subscription(&subscription, face.endpoints)
         .map_err(|error| ApiError::Bad(error.to_string()))?;
     let id = PhoneId(random_name());
     face.ask(Ask::Add { id: id.clone(), person, name, subscription }).await?;

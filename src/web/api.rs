@@ -91,7 +91,7 @@ async fn subscribe(
     let SubscriptionForm { endpoint, keys, vapid } = form.into_inner();
     let vapid = if vapid.is_empty() { face.vapid.clone() } else { vapid };
     let subscription = Subscription { endpoint, p256dh: keys.p256dh, auth: keys.auth, vapid };
-    delivery::check_subscription(&subscription, face.allow_insecure_endpoints)
+    delivery::push::check_subscription(&subscription, face.endpoints)
         .map_err(|error| ApiError::Bad(error.to_string()))?;
     face.ask(Ask::Subscribe { id: me.id, subscription }).await?;
     Ok(HttpResponse::NoContent().finish())
@@ -213,7 +213,7 @@ async fn receipt(
     form: web::Json<ReceiptForm>,
     face: web::Data<Face>,
 ) -> Result<HttpResponse, ApiError> {
-    let phone = delivery::verify_receipt(&face.receipt_key, &form.action, &form.token)
+    let phone = delivery::push::payload::verify_receipt(&face.receipt_key, &form.action, &form.token)
         .ok_or_else(|| ApiError::Forbidden("this token is not for this notification".into()))?;
     let receipt =
         Receipt { action: form.action, phone, what: form.what, at: face.intake.clock().now() };

@@ -15,7 +15,10 @@ use super::Face;
 use crate::event::Heard;
 use crate::intake::Intake;
 use crate::record::Quarantined;
-use crate::systems::netatmo::{self, BadSignatures, BanWatch};
+use crate::systems::netatmo;
+use crate::systems::netatmo::health::{BadSignatures, BanWatch};
+use crate::systems::netatmo::session::Session;
+use crate::systems::netatmo::signature::verify;
 
 /// Bytes of one webhook body. The largest real ones, with several persons, stay below 4 KiB.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -33,7 +36,7 @@ pub struct NetatmoHook {
     /// Key and strictness of the signature.
     pub config: netatmo::Config,
     /// Remembers calls between their frames.
-    pub session: netatmo::Session,
+    pub session: Session,
     /// Counts our own bad answers; short lock.
     pub watch: Mutex<(BanWatch, BadSignatures)>,
 }
@@ -88,9 +91,9 @@ impl NetatmoHook {
                 return intake.quarantine(self.kept(why.into(), &came, now));
             }
         };
-        match netatmo::verify(&self.config, signature.as_deref(), &body) {
+        match verify(&self.config, signature.as_deref(), &body) {
             Ok(trust) => {
-                let heard = self.session.webhook(&self.source, &body, trust, now);
+                let heard = self.session.webhook(&body, trust, now);
                 self.lock().1.good();
                 intake.take(heard).await;
             }

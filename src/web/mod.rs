@@ -22,6 +22,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::delivery::push::endpoint::Policy;
 use crate::intake::Intake;
 use crate::journal::Journal;
 use crate::phones::{Ask, Denied};
@@ -73,8 +74,8 @@ pub struct Face {
     pub public_url: url::Url,
     /// The house's time zone, for the page.
     pub time_zone: String,
-    /// Whether push endpoints may be anything (tests).
-    pub allow_insecure_endpoints: bool,
+    /// Which push endpoints are called.
+    pub endpoints: Policy,
     /// Whether this is `portero demo`.
     pub demo: bool,
     /// In the demo, the session that a visitor on this machine is given.

@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 
 use crate::action::{Action, ActionId, Task};
 use crate::event::{Event, EventId};
-use crate::journal::Entry;
+use crate::journal::{Entry, Journal};
 use crate::record::{Decided, Position, Record, Shown};
 use crate::router::View;
 
@@ -146,6 +146,24 @@ impl Timeline {
 // === impl Latest ===
 
 impl Latest {
+    /// The events before a position, as far back as one page reaches, read from the journal.
+    /// What became of them is followed to the end of the segment after theirs.
+    pub fn before(journal: &Journal, before: Position) -> Latest {
+        let segments = journal.segments();
+        let newest = segments.partition_point(|base| *base < before).saturating_sub(1);
+        let until = segments.get(newest + 2).copied().unwrap_or_else(|| journal.end());
+        let mut latest = Latest::default();
+        // The segment may just begin before the position; one more makes a page of it.
+        let from = segments.get(newest.saturating_sub(1)).copied().unwrap_or_default();
+        for entry in journal.read(from).until(until).flatten() {
+            let is_later = matches!(entry.record, Record::Seen(_)) && entry.position >= before;
+            if !is_later {
+                latest.apply(&entry);
+            }
+        }
+        latest
+    }
+
     /// Folds one record in; what the page should hear of it.
     pub fn apply(&mut self, entry: &Entry) -> Option<Change> {
         match &entry.record {
@@ -186,7 +204,9 @@ impl Latest {
 
     fn forget(&mut self, id: &EventId) {
         if let Some(item) = self.items.remove(id) {
-            item.actions.keys().for_each(|action| drop(self.by_action.remove(action)));
+            for action in item.actions.keys() {
+                self.by_action.remove(action);
+            }
         }
     }
 

@@ -233,20 +233,22 @@ pub fn topic(tag: &str) -> String {
     if fits { tag.to_owned() } else { digest_text(tag) }
 }
 
-/// What a phone shows to prove that it received this action: 128 bits of HMAC-SHA256 over action
-/// and phone, base64url. Worth nothing for any other action or phone.
+/// What a phone shows to prove that it received this action: its id and 128 bits of HMAC-SHA256
+/// over action and phone, base64url. Worth nothing for any other action or phone.
 pub fn receipt_token(key: &Secret, action: &ActionId, phone: &PhoneId) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes());
     let mut context = hmac::Context::with_key(&key);
     context.update(b"portero receipt\0");
     context.update(&action.0);
     context.update(phone.0.as_bytes());
-    URL_SAFE_NO_PAD.encode(&context.sign().as_ref()[..16])
+    format!("{phone}.{}", URL_SAFE_NO_PAD.encode(&context.sign().as_ref()[..16]))
 }
 
-/// Whether `offered` is the token of this action on this phone, in constant time.
-pub fn verify_receipt(key: &Secret, action: &ActionId, phone: &PhoneId, offered: &str) -> bool {
-    receipt_token(key, action, phone).as_bytes().ct_eq(offered.as_bytes()).into()
+/// The phone whose token for this action `offered` is; compared in constant time.
+pub fn verify_receipt(key: &Secret, action: &ActionId, offered: &str) -> Option<PhoneId> {
+    let phone = PhoneId(offered.split_once('.')?.0.to_owned());
+    let token = receipt_token(key, action, &phone);
+    bool::from(token.as_bytes().ct_eq(offered.as_bytes())).then_some(phone)
 }
 
 #[cfg(test)]

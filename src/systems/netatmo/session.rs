@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::event::{Event, EventId, Marks, Trust};
+use crate::event::{Event, Heard, Marks, Trust};
 
 use super::Config;
 use super::calls::{Calls, Facts};
@@ -15,16 +15,6 @@ use super::identity::{self, Identity};
 use super::names::{self, Role};
 use super::normalise::{self, Fields, Frame, text};
 use super::wire::Unparsable;
-
-/// An event, and how to tell whether it was heard before.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Heard {
-    /// The event; its `id` is its duplicate key.
-    pub event: Event,
-    /// A second duplicate key, for bodies that carry nothing of their own: if either is known,
-    /// the event was heard. See [`identity`].
-    pub also: Option<EventId>,
-}
 
 /// One configured Netatmo.
 #[derive(Debug)]

@@ -1,2 +1,0 @@
-use crate::{event::EventId,journal::*,record::Position};
-pub struct Index; impl Index { pub fn open(_:&std::path::Path)->Result<Index,std::io::Error>{todo!()} pub fn seen(&self,_:EventId)->Option<Position>{None} pub fn apply(&self,_:&[Entry])->Result<(),std::io::Error>{Ok(())} pub fn flush(&self)->Result<(),std::io::Error>{Ok(())} pub fn catch_up(&self,_:&Journal)->Result<(),std::io::Error>{Ok(())} pub fn forget_before(&self,_:Position)->Result<(),std::io::Error>{Ok(())}}
