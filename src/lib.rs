@@ -12,3 +12,7 @@ pub mod action;
 pub mod record;
 pub mod clock;
 pub mod secret;
+
+// Pure: rule files to decisions.
+pub mod node;
+pub mod rules;
