@@ -23,7 +23,7 @@ use crate::delivery::push::vapid::{Contact, Vapid, VapidKeys};
 use crate::delivery;
 use crate::disk::OsDisk;
 use crate::event::Event;
-use crate::index::Index;
+use crate::index::{Condition, Index};
 use crate::intake::{self, Intake};
 use crate::journal::{Entry, Journal, Reader};
 use crate::ledger::Ledger;
@@ -125,8 +125,7 @@ impl App {
 
         let Recovered { journal, ledger, applied, undecided, latest, first } =
             recover(&config, &clock).await?;
-        let index = Arc::new(cannot!(Index::open(&store.join("index")), "cannot open the index")?);
-        cannot!(index.catch_up(&journal), "cannot bring the index up to date")?;
+        let index = Arc::new(open_index(&store.join("index"), &journal)?);
         let (direct_in, direct) = mpsc::channel(DIRECT_MAX);
         let intake = Intake::new(journal.clone(), index.clone(), clock.clone(), direct_in);
         let stopping = CancellationToken::new();
@@ -307,6 +306,17 @@ async fn recover(config: &Config, clock: &Clock) -> Result<Recovered, StartError
         latest: folded.latest,
         first: opened.first,
     })
+}
+
+/// The index, with everything in it that the journal holds.
+fn open_index(path: &Path, journal: &Journal) -> Result<Index, StartError> {
+    let (index, condition) = cannot!(Index::open(path), "cannot open the index")?;
+    if let Condition::Damaged { why, moved_to } = condition {
+        let moved_to = moved_to.display();
+        tracing::warn!(why, %moved_to, "the index is damaged; it is built anew from the journal");
+    }
+    cannot!(index.catch_up(journal), "cannot bring the index up to date")?;
+    Ok(index)
 }
 
 /// The journal since its newest checkpoint, folded.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use url::Url;
 
+use crate::delivery::push::vapid::Contact;
 use crate::journal;
 use crate::node::{Cursor, Given, Problem, Problems, Reader, SourceFile, Table};
 use crate::rules::House;
@@ -273,8 +274,7 @@ fn local_url(listen: SocketAddr) -> Url {
 
 fn public_url(at: Cursor<'_>) -> Option<Url> {
     let url: Url = at.parse("an address such as https://home.example.org")?;
-    let local = ["localhost", "127.0.0.1", "[::1]"];
-    let is_local = url.host_str().is_some_and(|host| local.contains(&host));
+    let is_local = url.host_str().is_some_and(is_loopback);
     if url.scheme() != "https" && !(url.scheme() == "http" && is_local) {
         at.wrong_help(
             "`public_url` must begin with https://",
@@ -289,19 +289,21 @@ fn public_url(at: Cursor<'_>) -> Option<Url> {
     Some(url)
 }
 
+fn is_loopback(host: &str) -> bool {
+    ["localhost", "127.0.0.1", "[::1]"].contains(&host)
+}
+
 fn push(table: Option<Table<'_>>, public_url: &Url) -> Push {
     // Push services want somebody to write to; a host's own webmaster is the honest default.
-    let host = public_url.host_str().unwrap_or("localhost");
-    let contact = format!("mailto:webmaster@{host}");
+    let host = public_url.host_str().filter(|host| host.contains('.') && !is_loopback(host));
+    let contact = format!("mailto:webmaster@{}", host.unwrap_or("example.org"));
     let Some(mut table) = table else {
         return Push { contact, allow_insecure_endpoints: false };
     };
     let given = table.optional("contact").and_then(|at| {
         let text = at.text()?;
-        let good = text.strip_prefix("mailto:").is_some_and(|mail| mail.contains('@'))
-            || text.starts_with("https://");
-        if !good {
-            at.wrong("`contact` is mailto:somebody@example.org (RFC 8292 section 2.1)");
+        if let Err(error) = Contact::parse(text) {
+            at.wrong_help(format!("`contact`: {error}"), "write mailto:somebody@example.org");
         }
         Some(text.to_string())
     });

@@ -207,7 +207,8 @@ impl Intake {
 
     /// Whether this is the first time the fact is heard; if so it is claimed.
     fn claim(&self, heard: &Heard) -> bool {
-        let known = |id: &EventId| self.0.index.seen(*id).is_some();
+        // An index that cannot be read must not swallow events: better twice than never.
+        let known = |id: &EventId| matches!(self.0.index.seen(*id), Ok(Some(_)));
         {
             let mut recent = lock(&self.0.recent);
             let also = heard.also.is_some_and(|id| recent.contains_key(&id));

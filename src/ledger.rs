@@ -144,7 +144,7 @@ impl Ledger {
             return;
         }
         self.decided_to = Some(decided.seen);
-        self.memory.apply_decided(decided);
+        self.memory.apply_decided(decided, decided.at);
         let pushes = decided.actions.iter().filter(|a| matches!(a.task, Task::Push { .. }));
         self.owed.extend(pushes.map(|action| (action.id, action.clone())));
     }

@@ -43,9 +43,6 @@ pub struct RulesStatus {
     pub since: Timestamp,
 }
 
-/// A compiled folder, and what is worth a warning in it.
-pub type Loaded = (RuleSet, Problems);
-
 /// Reads the rule files of a folder, sorted by name, and nothing else.
 pub fn read(folder: &Path) -> Result<Vec<SourceFile>, Problems> {
     let problem = |path: &Path, message: String| {
@@ -113,8 +110,8 @@ impl Reloader {
     /// The rules to start with: the folder's, or, if those are bad, the last good ones.
     pub fn start(&self, now: Timestamp) -> Result<(Arc<RuleSet>, RulesStatus), Problems> {
         let problems = match self.load() {
-            Ok((rules, files)) => {
-                self.keep(&files);
+            Ok(rules) => {
+                self.keep(rules.files());
                 let status = status(&rules, String::new(), now);
                 return Ok((Arc::new(rules), status));
             }
@@ -170,11 +167,11 @@ impl Reloader {
     ) {
         let now = intake.clock().now();
         match self.load() {
-            Ok((rules, files)) => {
+            Ok(rules) => {
                 let (status, rules) = (status(&rules, String::new(), now), Arc::new(rules));
                 if status.version != shown.borrow().version {
                     tracing::info!(version = status.version, "new rules are in force");
-                    self.keep(&files);
+                    self.keep(rules.files());
                     // A router that is gone is stopping; its rules matter no more.
                     let _ = router.send(Message::Rules(rules)).await;
                 }
@@ -194,21 +191,19 @@ impl Reloader {
         }
     }
 
-    fn load(&self) -> Result<(RuleSet, Vec<SourceFile>), Problems> {
-        let files = read(&self.folder)?;
-        let (rules, warnings) = RuleSet::load(&files, &self.house)?;
-        for warning in warnings.iter() {
+    fn load(&self) -> Result<RuleSet, Problems> {
+        let rules = RuleSet::load(read(&self.folder)?, &self.house)?;
+        for warning in rules.warnings().iter() {
             tracing::warn!("{warning}");
         }
-        Ok((rules, files))
+        Ok(rules)
     }
 
     fn last_good(&self) -> Option<RuleSet> {
         let text = std::fs::read(&self.kept).ok()?;
         let kept: Kept = serde_json::from_slice(&text).ok()?;
-        let files: Vec<SourceFile> =
-            kept.files.into_iter().map(|(path, text)| SourceFile::new(path, text)).collect();
-        RuleSet::load(&files, &self.house).ok().map(|(rules, _)| rules)
+        let files = kept.files.into_iter().map(|(path, text)| SourceFile::new(path, text));
+        RuleSet::load(files.collect(), &self.house).ok()
     }
 
     /// Failing to keep a copy loses nothing now; it is said, so that it can be mended in time.

@@ -200,7 +200,7 @@ impl Router {
     /// phones are told now.
     fn unjournaled(&mut self, event: &Arc<Event>) {
         let decided = self.ask_rules(Position::default(), event);
-        self.ledger.memory.apply_decided(&decided);
+        self.ledger.memory.apply_decided(&decided, decided.at);
         self.intake.decided(1);
         for action in &decided.actions {
             if let Task::Emit(emitted) = &action.task {

@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use portero::disk::{Disk, OsDisk};
 use portero::journal::read_dir;
 use portero::record::{Position, Record};
-use proptest::prelude::RngCore;
+use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use support::{Home, Netatmo};
 

@@ -12,10 +12,10 @@ pub fn check(at: &At) -> anyhow::Result<u8> {
         Ok((config, warnings)) => (config, warnings),
         Err(problems) => return Err(BadConfig::from(&problems).into()),
     };
-    let rules = reload::read(&config.rules).and_then(|files| RuleSet::load(&files, &config.house));
+    let rules = reload::read(&config.rules).and_then(|files| RuleSet::load(files, &config.house));
     let count = match rules {
-        Ok((rules, warnings)) => {
-            problems.extend(warnings);
+        Ok(rules) => {
+            problems.extend(rules.warnings().clone());
             rules.len()
         }
         Err(found) => {

@@ -50,7 +50,7 @@ pub fn explain(args: &ExplainArgs) -> anyhow::Result<u8> {
         bail!("no event with this id is in the journal; `portero events` shows what is")
     };
     let rules = reload::read(&config.rules)
-        .and_then(|files| RuleSet::load(&files, &config.house).map(|(rules, _)| rules));
+        .and_then(|files| RuleSet::load(files, &config.house));
     print(event, &story, rules.as_ref().ok());
     Ok(0)
 }

@@ -25,9 +25,9 @@ pub fn state(args: &StateArgs) -> anyhow::Result<u8> {
         }
     };
     let mut found = Map::new();
-    for (path, entry) in ledger.memory.state() {
+    for (path, entry) in ledger.memory.states() {
         if below(path) {
-            found.insert(path.to_string(), serde_json::to_value(entry)?);
+            found.insert(path.clone(), serde_json::to_value(entry)?);
         }
     }
     let nothing = found.is_empty() && args.path.is_some();

@@ -34,7 +34,7 @@ pub fn test(args: &TestArgs) -> anyhow::Result<u8> {
 }
 
 fn load(folder: &std::path::Path, house: &House) -> Result<RuleSet, crate::node::Problems> {
-    reload::read(folder).and_then(|files| RuleSet::load(&files, house)).map(|(rules, _)| rules)
+    reload::read(folder).and_then(|files| RuleSet::load(files, house))
 }
 
 /// The events that a webhook with this body would bring.
