@@ -16,3 +16,4 @@ pub mod secret;
 // Durable: what survives.
 pub mod disk;
 pub mod journal;
+pub mod index;
