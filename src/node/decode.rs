@@ -212,7 +212,7 @@ impl<'r> Cursor<'r> {
     pub fn duration(self, least: Duration, most: Duration) -> Option<Duration> {
         let help = "a duration is a number with a unit: 500ms, 30s, 10m, 24h, 7d";
         let name = self.name.unwrap_or("this");
-        let Some(text) = self.loose_text() else { return None };
+        let text = self.loose_text()?;
         let Some(given) = duration(text) else {
             self.wrong_help(format!("`{name}` is \"{text}\", which is no duration"), help);
             return None;

@@ -35,7 +35,7 @@ impl SourceFile {
     }
 
     /// A file from its bytes; a problem if they are no UTF-8.
-    pub fn from_bytes(path: impl Into<Arc<str>>, bytes: &[u8]) -> Result<SourceFile, Problem> {
+    pub fn from_bytes(path: impl Into<Arc<str>>, bytes: &[u8]) -> Result<SourceFile, Box<Problem>> {
         let path = path.into();
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(SourceFile::new(path, text)),
@@ -43,8 +43,8 @@ impl SourceFile {
                 let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]).into_owned();
                 let end = good.len();
                 let file = SourceFile::new(path, good);
-                Err(Problem::error(&file, end..end, "this byte is not UTF-8 text")
-                    .help("save the file as UTF-8"))
+                let problem = Problem::error(&file, end..end, "this byte is not UTF-8 text");
+                Err(Box::new(problem.help("save the file as UTF-8")))
             }
         }
     }

@@ -10,15 +10,19 @@
 //! cooldown goes through.
 
 mod compile;
+mod explain;
 mod expr;
 mod file;
+mod lint;
 mod memory;
 mod names;
 mod pattern;
 mod scene;
+pub mod selftest;
 mod steps;
 pub mod types;
 
+pub use explain::explain;
 pub use memory::{COOLDOWNS_MAX, Cooldown, Memory, STATES_MAX, StateEntry};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -83,6 +87,7 @@ pub struct RuleSet {
     house: House,
     files: Vec<SourceFile>,
     version: String,
+    tests: Vec<selftest::Case>,
     warnings: Problems,
 }
 
@@ -93,21 +98,34 @@ impl RuleSet {
         let version = version(&files);
         let readers: Vec<Reader> = files.iter().cloned().map(Reader::new).collect();
         let mut rules = Vec::new();
-        for reader in &readers {
-            if let Some(root) = reader.yaml() {
-                rules.extend(file::parse(root, house).rules);
-            }
+        let mut tests = Vec::new();
+        for root in readers.iter().filter_map(Reader::yaml) {
+            let parsed = file::parse(root, house);
+            rules.extend(parsed.rules);
+            tests.extend(parsed.tests);
         }
+        let names: Vec<&str> = rules.iter().map(|rule| &*rule.name).collect();
+        let known = selftest::Known { house, rules: &names };
+        let tests = tests.into_iter().flat_map(|at| selftest::cases(at, &known)).collect();
         let mut problems = Problems::default();
         check_names(&rules, &mut problems);
         check_all_types(&readers, &rules);
+        lint::lint(&rules, &mut problems);
         readers.into_iter().for_each(|reader| problems.extend(reader.into_problems()));
         problems.sort();
         if problems.has_errors() {
             return Err(problems);
         }
         let index = Index::new(rules.iter().map(|rule| &*rule.matchers));
-        Ok(RuleSet { rules, index, house: house.clone(), files, version, warnings: problems })
+        Ok(RuleSet {
+            rules,
+            index,
+            house: house.clone(),
+            files,
+            version,
+            tests,
+            warnings: problems,
+        })
     }
 
     /// The first twelve digits of the files' hash.
@@ -133,6 +151,11 @@ impl RuleSet {
     /// Whether there is no rule.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
+    }
+
+    /// How many tests stand beside the rules.
+    pub fn tests(&self) -> usize {
+        self.tests.len()
     }
 
     /// The names it was loaded with.

@@ -112,7 +112,8 @@ impl Field {
     }
 }
 
-fn has(json: &Json) -> Has<'_> {
+/// What a JSON value is to a matcher.
+pub(super) fn has(json: &Json) -> Has<'_> {
     match json {
         Json::Null => Has::Nothing,
         Json::Bool(flag) => Has::Plain(Plain::Bool(*flag)),

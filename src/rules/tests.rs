@@ -368,3 +368,101 @@ rules:
     rules/a.yaml:9:66: `buttons` is not known (this version of Portero does not have buttons yet)
     ");
 }
+
+#[test]
+fn rules_that_hide_or_feed_each_other_are_named() {
+    insta::assert_snapshot!(problems(
+        r#"
+rules:
+  - { name: stopper, when: { type: netatmo.* }, do: [ stop ] }
+  - { name: hidden, when: [ { type: netatmo.ring, subject: w }, { type: netatmo.smoke } ], do: [ stop ] }
+  - { name: seen, when: [ { type: netatmo.ring }, { type: hook.x } ], do: [ stop ] }
+  - { name: never, when: { type: netatmo.ring, source: portero }, do: [ stop ] }
+  - name: ping
+    when: { type: house.pong, data: { n: 1 } }
+    do: [ { emit: { type: house.ping } } ]
+  - name: pong
+    when: { type: house.ping }
+    do: [ { emit: { type: house.pong, data: { n: 1 } } } ]
+  - name: ping
+    when: { type: house.other }
+    do: [ stop ]
+"#
+    ), @r"
+    rules/a.yaml:4:13: `hidden` is never reached (`stopper` at rules/a.yaml:3:13 stops every event before it)
+    rules/a.yaml:6:13: `never` can never match: `netatmo.ring` does not come from `portero`
+    rules/a.yaml:6:13: `never` is never reached (`stopper` at rules/a.yaml:3:13 stops every event before it)
+    rules/a.yaml:9:27: these rules set each other off without end: `ping` → `pong` → `ping` (an `if` or a `cooldown` can end it)
+    rules/a.yaml:13:11: the rule `ping` exists already (the other one is at rules/a.yaml:7:11)
+    rules/a.yaml:14:19: no event has the type `house.other` (a type of your own is made by another rule's `emit`)
+    ");
+    let rules = load(
+        r#"
+rules:
+  - name: count
+    when: { type: house.count }
+    if: event.data.n < 3
+    do: [ { emit: { type: house.count, data: { n: "{{ event.data.n + 1 }}" } } } ]
+"#,
+    );
+    insta::assert_snapshot!(rules.warnings(), @"rules/a.yaml:6:27: these rules can set each other off: `count` → `count`");
+}
+
+const TESTED: &str = r#"
+rules:
+  - name: doorbell
+    when: { type: netatmo.ring, data: { loud: true } }
+    if: not between("23:00", "06:30")
+    cooldown: 30s
+    do:
+      - push: { to: family, title: "Ring at {{ event.data.home_name }}" }
+      - emit: { type: house.rang, data: { n: 1 } }
+  - name: remember
+    when: { type: house.rang }
+    do: [ set: { rang: "{{ event.data.n }}" } ]
+tests:
+  - name: good
+    at: 2026-11-20T12:15:00+01:00
+    phones: [ana]
+    events:
+      - { type: netatmo.ring, data: { loud: true, home_name: Home } }
+      - { after: 10s, fixture: ring }
+      - restart: true
+      - { after: 10s, fixture: ring }
+      - { after: 10s, fixture: ring }
+    expect:
+      - push: { to: ana, title: "Ring at *", urgency: normal, times: 2 }
+      - no: { push: { to: ben } }
+      - { fired: doorbell }
+      - set: { rang: 1 }
+      - emit: { type: house.rang, data: { n: 1 }, times: 2 }
+  - name: bad
+    at: 23:15
+    events: [ { type: netatmo.ring, data: { loud: true } }, { type: netatmo.ring } ]
+    expect: [ { push: { to: family } }, { not: remember } ]
+"#;
+
+#[test]
+fn tests_in_rule_files_pass_and_fail() {
+    let rules = load(TESTED);
+    let fixtures = |name: &str| match name {
+        "ring" => {
+            Ok(vec![(*event("netatmo.ring", json!({ "loud": true, "home_name": "x" }))).clone()])
+        }
+        other => Err(format!("no {other}")),
+    };
+    let report = selftest::run(&rules, &fixtures);
+    assert_eq!(report.passed, 1);
+    insta::assert_snapshot!(report, @r#"
+    FAILED bad (rules/a.yaml:29:5)
+      expected push to ana, but there was none
+      | 23:15:00 netatmo.ring {"loud":true}
+      |     doorbell: did not fire: its `if` is false
+      |         not between("23:00", "06:30") — between("23:00", "06:30") is true
+      | 23:15:00 netatmo.ring {}
+      |     no rule waits for this event
+      |     doorbell: did not look: `when.data.loud` is true, the event has none
+
+    1 passed, 1 failed
+    "#);
+}
