@@ -365,3 +365,6 @@ impl Job {
 fn queue_full() -> Outcome {
     Outcome::Refused { why: "queue full".into() }
 }
+
+#[cfg(test)]
+mod tests;
