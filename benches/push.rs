@@ -64,7 +64,7 @@ fn bare(ua_public: &[u8], auth: &[u8], plaintext: &[u8], header: &Arc<str>) -> (
     })
     .unwrap();
     let prk = Salt::new(HKDF_SHA256, &salt).extract(&ikm);
-    let mut fill = |info: &[u8], out: &mut [u8]| {
+    let fill = |info: &[u8], out: &mut [u8]| {
         prk.expand(&[info], Len(out.len())).unwrap().fill(out).unwrap();
     };
     fill(b"Content-Encoding: aes128gcm\0", &mut cek);
