@@ -266,12 +266,14 @@ async fn a_bad_service_delays_no_other_phone_and_says_what_is_wrong() {
     assert_eq!(ended[&id("gone")].outcome.label(), "gone");
     let texts = bad.iter().map(|(phone, _, says)| (*phone, *says));
     for (phone, says) in texts.chain([("closed", "no connection"), ("tls", "certificate")]) {
-        assert!(place("good") < place(phone), "{phone} delayed the good one");
+        // A 403 asks for a longer wait than is left: that ends with the first answer.
+        let at_once = phone == "403";
+        assert!(at_once || place("good") < place(phone), "{phone} delayed the good one");
         let Settled { outcome, attempts, .. } = &ended[&id(phone)];
         let Outcome::Expired { last } = outcome else { panic!("{phone}: {outcome:?}") };
         assert!(last.contains(says), "{phone}: {last}");
         assert!(!last.contains("secret-path"), "{phone}: {last}");
-        assert!(*attempts >= if phone == "403" { 1 } else { 2 }, "{phone}: {attempts}");
+        assert!(at_once || *attempts >= 2, "{phone}: {attempts}");
     }
     assert_eq!(elsewhere.seen().len(), 0, "a redirect was followed");
 }
