@@ -106,7 +106,7 @@ fn world() -> World {
         title: "Someone is at the door of Maison".into(),
         body: "The doorbell rang".into(),
         image: Some("https://netatmo.example/api/getcamerapicture?image_id=1&key=2".into()),
-        url: Some("/#event-0123456789abcdef0123456789abcdef".into()),
+        url: Some("/#event=0123456789abcdef0123456789abcdef".into()),
         tag: Some("ring-0123456789".into()),
         urgency: Urgency::High,
         ttl_s: 60,

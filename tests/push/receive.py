@@ -35,7 +35,7 @@ RING = {
     "body": 'She said "open", \\ and 門',
     "tag": "ring-17",
     "urgency": "high",
-    "url": "/#event-0123456789abcdef0123456789abcdef",
+    "url": "/#event=0123456789abcdef0123456789abcdef",
     "image": "https://netatmo.example/snapshot?id=1&key=2",
 }
 
@@ -250,7 +250,8 @@ def check_ring(payload):
     assert notification["navigate"] == "https://home.example.org" + RING["url"]
     ours = payload["portero"]
     assert ours["event"] == "0123456789abcdef0123456789abcdef"
-    assert len(ours["action"]) == 32 and len(ours["token"]) == 22
+    phone, _, proof = ours["token"].partition(".")
+    assert len(ours["action"]) == 32 and len(phone) == 16 and len(proof) == 22, ours
 
 
 def test_http_ece_decrypts_and_the_token_holds(key):

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::action::Task;
 
@@ -247,6 +249,19 @@ fn an_answer_about_an_old_subscription_does_not_end_the_new_one() {
 }
 
 #[test]
+fn a_new_subscription_ends_a_pause_and_the_same_again_does_not() {
+    let mut world = World::new();
+    let message = world.normal();
+    world.start();
+    world.answer(message, throttled(30));
+    let waiting = world.normal();
+    world.lane.subscribe(subscription("one"));
+    assert_eq!(world.start(), [0u8; 0]);
+    world.lane.subscribe(subscription("two"));
+    assert_eq!(world.start(), [waiting]);
+}
+
+#[test]
 fn too_big_is_sent_once_more_in_short_form() {
     let mut world = World::new();
     let message = world.normal();
@@ -271,4 +286,90 @@ fn a_repeat_changes_nothing_and_an_alarm_wakes_the_phone() {
     world.made -= 1;
     assert_eq!(world.alarm(), alarm);
     assert_eq!(world.start(), [0u8; 0]);
+}
+
+/// One thing that may happen to a lane.
+#[derive(Debug, Clone)]
+enum Happens {
+    Comes { alarm: bool, urgent: bool, tagged: bool },
+    Answers { which: usize, verdict: Verdict },
+    Passes { ms: u64 },
+    Subscribes,
+    Unsubscribes,
+}
+
+fn happens() -> impl Strategy<Value = Happens> {
+    let why = || "why".to_owned();
+    let verdict = prop_oneof![
+        3 => Just(Verdict::Done),
+        4 => proptest::option::of(0u64..40).prop_map(move |after| {
+            Verdict::Retry { after: after.map(Duration::from_secs), why: why() }
+        }),
+        1 => Just(Verdict::Refused { why: why() }),
+        1 => Just(Verdict::Gone { why: why() }),
+        1 => Just(Verdict::TooBig),
+    ];
+    prop_oneof![
+        8 => any::<(bool, bool, bool)>().prop_map(|(alarm, urgent, tagged)| {
+            Happens::Comes { alarm, urgent, tagged }
+        }),
+        8 => (any::<usize>(), verdict).prop_map(|(which, verdict)| {
+            Happens::Answers { which, verdict }
+        }),
+        8 => (0u64..20_000).prop_map(|ms| Happens::Passes { ms }),
+        1 => Just(Happens::Subscribes),
+        1 => Just(Happens::Unsubscribes),
+    ]
+}
+
+proptest! {
+    /// Whatever happens: every message ends exactly once, none is begun twice at a time or after
+    /// its deadline, the slots are kept to, and the lane asks to be woken whenever it should be.
+    #[test]
+    fn every_message_ends_exactly_once(story in proptest::collection::vec(happens(), 1..120)) {
+        let mut world = World::new();
+        let (mut alarms, mut flying) = (Vec::new(), Vec::new());
+        let mut ended: Vec<Ended> = Vec::new();
+        let tail = std::iter::once(Happens::Passes { ms: 60_000 });
+        for step in story.into_iter().chain(tail) {
+            match step {
+                Happens::Comes { alarm, urgent, tagged } => {
+                    let lane = if alarm { Lane::Alarm } else { Lane::Normal };
+                    let urgency = if urgent { Urgency::High } else { Urgency::Low };
+                    let tag = if tagged { "tag" } else { "" };
+                    let (name, by_this) = world.add(lane, urgency, tag);
+                    alarms.extend(alarm.then_some(name));
+                    ended.extend(by_this);
+                }
+                Happens::Answers { which, verdict } if !flying.is_empty() => {
+                    let name = flying.swap_remove(which % flying.len());
+                    ended.extend(world.answer(name, verdict).ended);
+                }
+                Happens::Answers { .. } => {}
+                Happens::Passes { ms } => world.pass(ms),
+                Happens::Subscribes => world.lane.subscribe(subscription("new")),
+                Happens::Unsubscribes => ended.extend(world.lane.unsubscribe("left")),
+            }
+            ended.extend(world.lane.expire(world.now));
+            for start in world.lane.start(world.now) {
+                prop_assert!(start.request.deadline > world.now);
+                prop_assert!(!flying.contains(&start.request.action.0[0]));
+                flying.push(start.request.action.0[0]);
+            }
+            let ordinary = flying.iter().filter(|name| !alarms.contains(name)).count();
+            prop_assert!(flying.len() <= IN_FLIGHT_MAX);
+            prop_assert!(ordinary <= IN_FLIGHT_MAX - IN_FLIGHT_FOR_ALARMS);
+            let wake = world.lane.wake_at(world.now);
+            prop_assert!(wake.is_none_or(|wake| wake > world.now));
+            prop_assert_eq!(wake.is_some(), !world.lane.waiting.is_empty());
+        }
+        for name in flying {
+            ended.extend(world.answer(name, Verdict::retry("late")).ended);
+        }
+        ended.extend(world.lane.expire(world.now));
+        prop_assert_eq!(world.lane.unsettled(), 0);
+        let mut names: Vec<u8> = ended.iter().map(|ended| ended.action.0[0]).collect();
+        names.sort_unstable();
+        prop_assert_eq!(names, (1..=world.made).collect::<Vec<_>>());
+    }
 }
