@@ -132,8 +132,12 @@ impl PhoneLane {
         self.waiting.len() + self.flying.len()
     }
 
-    /// From now on the phone is reached here. What waits goes there; a pause is over.
+    /// From now on the phone is reached here. What waits goes there; a pause is over. The page
+    /// tells its subscription at every visit: the same one again changes nothing.
     pub fn subscribe(&mut self, subscription: Subscription) {
+        if self.subscription.as_deref() == Some(&subscription) {
+            return;
+        }
         self.subscription = Some(Arc::new(subscription));
         self.generation += 1;
         self.paused_until = Timestamp::MIN;
@@ -365,3 +369,6 @@ impl Job {
 fn queue_full() -> Outcome {
     Outcome::Refused { why: "queue full".into() }
 }
+
+#[cfg(test)]
+mod tests;

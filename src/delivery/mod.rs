@@ -209,3 +209,6 @@ fn log(phone: &PhoneId, host: &str, attempt: u32, verdict: &Verdict) {
         Verdict::Refused { why } => tracing::error!(%phone, host, attempt, why, "push refused"),
     }
 }
+
+#[cfg(test)]
+mod tests;

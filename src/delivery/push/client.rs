@@ -27,6 +27,13 @@ pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Idle connections are dropped early: one that a router has silently forgotten would cost an
 /// alarm a whole attempt.
 const POOL_IDLE: Duration = Duration::from_secs(20);
+/// Idle connections kept per service; four phones' worth, more would only age.
+const POOL_IDLE_MAX: usize = 16;
+/// A shared HTTP/2 connection that is dead without saying so is found out by a ping, before an
+/// attempt's own time is over: else every later attempt would be lost on it as well.
+const PING_EVERY: Duration = Duration::from_secs(5);
+/// How long a ping's answer may take.
+const PONG_TIMEOUT: Duration = Duration::from_secs(4);
 /// How much of an answer is read; the longest real error texts are a few hundred bytes.
 const ANSWER_BYTES_MAX: usize = 4096;
 /// How much of an answer is shown to people.
@@ -130,6 +137,9 @@ impl PushClient {
             .connect_timeout(timeouts.connect)
             .timeout(timeouts.attempt)
             .pool_idle_timeout(POOL_IDLE)
+            .pool_max_idle_per_host(POOL_IDLE_MAX)
+            .http2_keep_alive_interval(PING_EVERY)
+            .http2_keep_alive_timeout(PONG_TIMEOUT)
             .build()?;
         Ok(PushClient { http, resolver, policy, composer, vapid, timeouts, clock })
     }

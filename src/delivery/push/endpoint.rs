@@ -99,7 +99,7 @@ fn check_name(name: &str) -> Result<(), EndpointError> {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     let local = ["localhost", "local", "internal", "home.arpa", "lan", "home"];
     let is_under = |zone: &&str| name.strip_suffix(*zone).is_some_and(|rest| rest.ends_with('.'));
-    if !name.contains('.') || local.iter().any(|zone| is_under(zone)) {
+    if !name.contains('.') || local.iter().any(is_under) {
         return Err(EndpointError::LocalName(name));
     }
     Ok(())

@@ -207,9 +207,10 @@ fn navigate(public_url: &Url, url: Option<&str>) -> String {
     }
 }
 
-/// The event that a page address of the form `/#event-<id>` is about.
+/// The event that a page address of the form `/#event=<id>` is about; the page's own rows are
+/// anchors of the form `#event-<id>`.
 fn event_in(url: &str) -> Option<EventId> {
-    url.split_once("#event-")?.1.parse().ok()
+    url.split_once("#event")?.1.strip_prefix(['=', '-'])?.parse().ok()
 }
 
 fn is_picture_address(image: &str) -> bool {
@@ -279,7 +280,7 @@ mod tests {
             title: "Someone is at the door".into(),
             body: "The doorbell rang".into(),
             image: Some("https://netatmo.example/snapshot?id=1".into()),
-            url: Some(format!("/#event-{EVENT}")),
+            url: Some(format!("/#event={EVENT}")),
             tag: Some("ring-17".into()),
             ..Message::default()
         };
@@ -288,13 +289,13 @@ mod tests {
             &ActionId([7; 16]),
             &PhoneId("00112233aabbccdd".into()),
         );
-        assert_eq!(token.len(), 22);
+        assert_eq!(token.len(), 16 + 1 + 22);
         let want = serde_json::json!({
             "web_push": 8030,
             "notification": {
                 "title": "Someone is at the door",
                 "body": "The doorbell rang",
-                "navigate": format!("https://home.example.org/#event-{EVENT}"),
+                "navigate": format!("https://home.example.org/#event={EVENT}"),
                 "tag": "ring-17",
                 "image": "https://netatmo.example/snapshot?id=1",
             },
@@ -397,16 +398,28 @@ mod tests {
     }
 
     #[test]
+    fn an_event_is_found_in_the_pages_addresses() {
+        let event = EVENT.parse().ok();
+        assert_eq!(event_in(&format!("/#event={EVENT}")), event);
+        assert_eq!(event_in(&format!("#event-{EVENT}")), event);
+        for url in ["/", "/#event=", "/#event=12", "/#events", "/doors/1"] {
+            assert_eq!(event_in(url), None, "{url}");
+        }
+    }
+
+    #[test]
     fn a_receipt_token_is_good_for_one_action_on_one_phone() {
         let (key, action, phone) =
             (Secret::new("k"), ActionId([1; 16]), PhoneId("00112233aabbccdd".into()));
         let token = receipt_token(&key, &action, &phone);
-        assert!(verify_receipt(&key, &action, &phone, &token));
-        assert!(!verify_receipt(&key, &ActionId([2; 16]), &phone, &token));
-        assert!(!verify_receipt(&key, &action, &PhoneId("0".into()), &token));
-        assert!(!verify_receipt(&Secret::new("other"), &action, &phone, &token));
-        assert!(!verify_receipt(&key, &action, &phone, &token[1..]));
-        assert!(!verify_receipt(&key, &action, &phone, ""));
+        let check = |key: &Secret, action, offered: &str| verify_receipt(key, &action, offered);
+        assert_eq!(check(&key, action, &token), Some(phone));
+        assert_eq!(check(&key, ActionId([2; 16]), &token), None);
+        assert_eq!(check(&Secret::new("other"), action, &token), None);
+        let stolen = token.replace("00112233aabbccdd", "ffffffffffffffff");
+        for offered in [&stolen, &token[1..], &token[..token.len() - 1], ".", "", "x"] {
+            assert_eq!(check(&key, action, offered), None, "{offered}");
+        }
     }
 
     proptest! {
