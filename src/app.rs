@@ -16,11 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::delivery;
 use crate::delivery::push::client::{self, PushClient};
 use crate::delivery::push::endpoint::Policy;
 use crate::delivery::push::payload::Composer;
 use crate::delivery::push::vapid::{Contact, Vapid, VapidKeys};
-use crate::delivery;
 use crate::disk::OsDisk;
 use crate::event::Event;
 use crate::index::{Condition, Index};
@@ -129,7 +129,8 @@ impl App {
         let (direct_in, direct) = mpsc::channel(DIRECT_MAX);
         let intake = Intake::new(journal.clone(), index.clone(), clock.clone(), direct_in);
         let stopping = CancellationToken::new();
-        let indexer = tokio::spawn(index_batches(index.clone(), intake.clone(), journal.subscribe()));
+        let indexer =
+            tokio::spawn(index_batches(index.clone(), intake.clone(), journal.subscribe()));
         let timeline = Arc::new(Timeline::new(latest));
         tokio::spawn(show_batches(timeline.clone(), journal.subscribe()));
 
@@ -295,9 +296,8 @@ async fn recover(config: &Config, clock: &Clock) -> Result<Recovered, StartError
     for damage in &opened.damage {
         tracing::error!(%damage, "the journal is damaged; the rest of it is used");
     }
-    let folded = Folded::fold(opened.checkpoint.as_ref(), &journal.segments(), |from| {
-        journal.read(from)
-    });
+    let folded =
+        Folded::fold(opened.checkpoint.as_ref(), &journal.segments(), |from| journal.read(from));
     Ok(Recovered {
         journal,
         applied: opened.end,
@@ -416,10 +416,7 @@ fn fold_into_index(index: &Index, intake: &Intake, batches: &[Arc<[Entry]>], flu
     }
 }
 
-async fn show_batches(
-    timeline: Arc<Timeline>,
-    mut batches: mpsc::UnboundedReceiver<Arc<[Entry]>>,
-) {
+async fn show_batches(timeline: Arc<Timeline>, mut batches: mpsc::UnboundedReceiver<Arc<[Entry]>>) {
     while let Some(batch) = batches.recv().await {
         timeline.batch(&batch);
     }

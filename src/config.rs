@@ -90,7 +90,7 @@ impl Config {
                 return Err(Problems::from_iter([problem.help(help)]));
             }
         };
-        let file = SourceFile::from_bytes(shown, &bytes).map_err(|p| Problems::from_iter([p]))?;
+        let file = SourceFile::from_bytes(shown, &bytes).map_err(|p| Problems::from_iter([*p]))?;
         let base = path.parent().unwrap_or(Path::new("."));
         Config::parse(file, base, &|name| std::env::var(name).ok())
     }
@@ -152,7 +152,12 @@ impl Decoder<'_> {
         let Some(mut table) = table else {
             let listen = address(None, LISTEN);
             let public_url = local_url(listen);
-            return Server { listen, admin: address(None, ADMIN), public_url, workers: workers_by_cores };
+            return Server {
+                listen,
+                admin: address(None, ADMIN),
+                public_url,
+                workers: workers_by_cores,
+            };
         };
         let listen = address(table.optional("listen"), LISTEN);
         let admin = address(table.optional("admin"), ADMIN);
@@ -309,10 +314,7 @@ fn push(table: Option<Table<'_>>, public_url: &Url) -> Push {
     });
     let insecure = table.optional("allow_insecure_endpoints").and_then(Cursor::flag);
     table.done();
-    Push {
-        contact: given.unwrap_or(contact),
-        allow_insecure_endpoints: insecure.unwrap_or(false),
-    }
+    Push { contact: given.unwrap_or(contact), allow_insecure_endpoints: insecure.unwrap_or(false) }
 }
 
 fn people(at: Option<Cursor<'_>>) -> BTreeSet<String> {
@@ -375,4 +377,3 @@ fn log(table: Option<Table<'_>>) -> LogFormat {
     table.done();
     format.unwrap_or_default()
 }
-

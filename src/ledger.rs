@@ -122,10 +122,7 @@ impl Ledger {
             Record::Settled(settled) => self.settled(settled),
             Record::Receipt(receipt) => self.receipt(receipt),
             Record::Phone(change) => self.phone(change),
-            Record::Seen(_)
-            | Record::Quarantined(_)
-            | Record::Checkpoint(_)
-            | Record::Keys(_) => {}
+            Record::Seen(_) | Record::Quarantined(_) | Record::Checkpoint(_) | Record::Keys(_) => {}
         }
     }
 
@@ -182,7 +179,8 @@ impl Ledger {
                 self.invites.insert(code.clone(), invite);
             }
             PhoneChange::Added { id, person, name, session, code, at } => {
-                self.invites.retain(|hash, invite| Some(hash) != code.as_ref() && invite.expires > *at);
+                self.invites
+                    .retain(|hash, invite| Some(hash) != code.as_ref() && invite.expires > *at);
                 self.phones.entry(id.clone()).or_insert_with(|| Phone {
                     person: person.clone(),
                     name: name.clone(),

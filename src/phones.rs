@@ -98,9 +98,7 @@ pub enum Denied {
 
 /// The records that grant what is asked, or why it is denied. No records: nothing to change.
 pub fn plan(ask: Ask, ledger: &Ledger, now: Timestamp) -> Result<Vec<PhoneChange>, Denied> {
-    let known = |id: &PhoneId| {
-        ledger.phones.get(id).ok_or_else(|| Denied::NoPhone(id.clone()))
-    };
+    let known = |id: &PhoneId| ledger.phones.get(id).ok_or_else(|| Denied::NoPhone(id.clone()));
     Ok(match ask {
         Ask::Invite { person, code } => {
             vec![PhoneChange::Invited { person, code, expires: now + INVITE_LIVES }]

@@ -62,15 +62,16 @@ pub fn read(folder: &Path) -> Result<Vec<SourceFile>, Problems> {
     for path in paths {
         match read_file(&path) {
             Ok(file) => files.push(file),
-            Err(found) => problems.push(found),
+            Err(found) => problems.push(*found),
         }
     }
     if problems.has_errors() { Err(problems) } else { Ok(files) }
 }
 
-fn read_file(path: &Path) -> Result<SourceFile, Problem> {
+fn read_file(path: &Path) -> Result<SourceFile, Box<Problem>> {
     let shown = path.display().to_string();
-    let wrong = |message: String| Problem::error(&SourceFile::new(&*shown, ""), 0..0, message);
+    let wrong =
+        |message: String| Box::new(Problem::error(&SourceFile::new(&*shown, ""), 0..0, message));
     let size = std::fs::metadata(path).map(|file| file.len()).unwrap_or(0);
     if size > FILE_BYTES_MAX as u64 {
         return Err(wrong(format!("the file is larger than {FILE_BYTES_MAX} bytes")));

@@ -79,13 +79,12 @@ pub fn random_code() -> Secret {
 /// A pairing code as a person may type it (small letters, blanks, dashes, O for 0, I or L for 1)
 /// in the one form that is compared.
 pub fn normal_code(typed: &str) -> String {
-    let digits = typed.chars().filter(char::is_ascii_alphanumeric).map(|c| {
-        match c.to_ascii_uppercase() {
+    let digits =
+        typed.chars().filter(char::is_ascii_alphanumeric).map(|c| match c.to_ascii_uppercase() {
             'O' => '0',
             'I' | 'L' => '1',
             other => other,
-        }
-    });
+        });
     digits.take(2 * CODE_DIGITS).collect()
 }
 

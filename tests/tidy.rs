@@ -36,7 +36,8 @@ fn imports_point_up() {
             continue;
         };
         for used in code(&text).split("crate::").skip(1) {
-            let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let used: String =
+                used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             let allowed = EXCEPTIONS.contains(&(own.as_str(), used.as_str()));
             if rank.get(used.as_str()).is_some_and(|used| used > own_rank) && !allowed {
                 wrong.push(format!("{}: imports from `{used}`, which is below", path.display()));
@@ -137,7 +138,8 @@ fn functions(text: &str) -> Vec<(String, usize)> {
         if !is_head {
             continue;
         }
-        let name = body[at + 3..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        let name =
+            body[at + 3..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
         let end = format!("{}}}", " ".repeat(indent));
         let length = lines[start..].iter().position(|line| *line == end).map_or(1, |n| n + 1);
         found.push((name, length));

@@ -24,10 +24,7 @@ impl Server {
     pub fn running(store: &Path) -> anyhow::Result<Option<Server>> {
         let Some(control) = Control::read(store) else { return Ok(None) };
         // Never through a proxy: the token must not leave the machine.
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(ANSWER_WITHIN)
-            .build()?;
+        let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_WITHIN).build()?;
         Ok(Some(Server { control, http }))
     }
 

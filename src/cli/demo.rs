@@ -61,9 +61,7 @@ pub fn demo(args: &DemoArgs) -> anyhow::Result<u8> {
             secret,
             args.seed.unwrap_or_else(|| u64::from_le_bytes(random())),
         );
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .build()?;
+        let http = reqwest::Client::builder().no_proxy().build()?;
         let pace = std::time::Duration::from_millis(args.pace_ms);
         tokio::spawn(sim.run(http, pace, stopping.clone()));
         println!("Portero's demo runs: open http://{} (Ctrl-C ends it)", app.listen);
@@ -79,7 +77,8 @@ struct Folder(PathBuf);
 impl Folder {
     fn make() -> anyhow::Result<Folder> {
         let path = std::env::temp_dir().join(format!("portero-demo-{}", random_name()));
-        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        std::fs::create_dir_all(&path)
+            .with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Folder(path))
     }
 }

@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use jiff::tz::TimeZone;
 
 use super::At;
-use crate::action::{ActionId, Outcome};
+use crate::action::{ActionId, Outcome, Task};
 use crate::disk::{Disk, OsDisk};
 use crate::event::Event;
 use crate::journal::{read_dir, segments_in};
 use crate::record::{Decided, Position, Receipt, Record, Settled, Shown};
 use crate::reload;
-use crate::rules::{RuleSet, explain as explain_rules};
+use crate::rules::{self, RuleSet};
 
 /// The fewest digits of an id that may stand for the whole.
 const DIGITS_MIN: usize = 6;
@@ -44,14 +45,13 @@ pub fn explain(args: &ExplainArgs) -> anyhow::Result<u8> {
     }
     let folder = config.store.path.join("journal");
     let disk: Arc<dyn Disk> = Arc::new(OsDisk::existing(&folder));
-    let story = find(&disk, &wanted)
-        .with_context(|| format!("cannot read {}", folder.display()))?;
+    let story =
+        find(&disk, &wanted).with_context(|| format!("cannot read {}", folder.display()))?;
     let Some(event) = &story.event else {
         bail!("no event with this id is in the journal; `portero events` shows what is")
     };
-    let rules = reload::read(&config.rules)
-        .and_then(|files| RuleSet::load(files, &config.house));
-    print(event, &story, rules.as_ref().ok());
+    let rules = reload::read(&config.rules).and_then(|files| RuleSet::load(files, &config.house));
+    print(event, &story, rules.as_ref().ok(), &config.house.time_zone);
     Ok(0)
 }
 
@@ -118,7 +118,7 @@ impl Story {
     }
 }
 
-fn print(event: &Event, story: &Story, rules: Option<&RuleSet>) {
+fn print(event: &Event, story: &Story, rules: Option<&RuleSet>, zone: &TimeZone) {
     println!("{} from {} at {}", event.kind, event.source, event.received);
     println!("id {}, trust {}", event.id, event.trust);
     if let Some(subject) = &event.subject {
@@ -129,7 +129,13 @@ fn print(event: &Event, story: &Story, rules: Option<&RuleSet>) {
         None => println!("The rules have not been asked about it yet."),
         Some(decided) => {
             println!("Decided at {} by rules {}:", decided.at, decided.rules);
-            print!("{}", explain_rules::text(decided, &|action| story.fate(&action.id)));
+            print!("{}", rules::explain(decided, zone));
+            for action in &decided.actions {
+                if let Task::Push { phone, .. } = &action.task {
+                    let fate = story.fate(&action.id);
+                    println!("{} of {} to {phone}: {fate}", action.step, action.rule);
+                }
+            }
         }
     }
     let Some(rules) = rules else {

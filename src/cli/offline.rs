@@ -27,8 +27,8 @@ impl Offline {
     pub async fn open(config: &Config) -> anyhow::Result<Offline> {
         let lock = StoreLock::take(&config.store.path)?;
         let folder = config.store.path.join("journal");
-        let disk = OsDisk::create(&folder)
-            .with_context(|| format!("cannot make {}", folder.display()))?;
+        let disk =
+            OsDisk::create(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let clock = Clock::system();
         let (journal, opened) =
             Journal::open(Arc::new(disk), config.store.journal.clone(), clock.clone()).await?;

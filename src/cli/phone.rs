@@ -76,7 +76,11 @@ pub fn pair(args: &PairArgs) -> anyhow::Result<u8> {
     check_person(&config, &args.person)?;
     let runtime = super::small_runtime()?;
     let PairAnswer { code, link } = runtime.block_on(invite(&config, &args.person))?;
-    println!("Open this link on {}'s phone within {} minutes:\n", args.person, INVITE_LIVES.as_mins());
+    println!(
+        "Open this link on {}'s phone within {} minutes:\n",
+        args.person,
+        INVITE_LIVES.as_mins()
+    );
     println!("  {link}\n");
     if std::io::stdout().is_terminal() {
         let picture = QrCode::new(&link).map(|qr| qr.render::<Dense1x2>().build());

@@ -29,8 +29,8 @@ pub fn test(args: &TestArgs) -> anyhow::Result<u8> {
     let folder = args.rules.clone().unwrap_or_else(|| config.rules.clone());
     let rules = load(&folder, &config.house).map_err(|problems| BadConfig::from(&problems))?;
     let report = selftest::run(&rules, &|name| fixture(&args.fixtures, name));
-    print!("{report}");
-    Ok(if report.failed == 0 { 0 } else { super::FAILED })
+    println!("{report}");
+    Ok(if report.is_ok() { 0 } else { super::FAILED })
 }
 
 fn load(folder: &std::path::Path, house: &House) -> Result<RuleSet, crate::node::Problems> {

@@ -43,8 +43,11 @@ async fn readyz(face: web::Data<Face>) -> HttpResponse {
 async fn metrics(face: web::Data<Face>) -> HttpResponse {
     let phones = face.view.borrow().phones.len();
     metrics::gauge!("portero_phones").set(phones as f64);
-    metrics::gauge!("portero_journal_writable")
-        .set(if face.journal.is_writable() { 1.0 } else { 0.0 });
+    metrics::gauge!("portero_journal_writable").set(if face.journal.is_writable() {
+        1.0
+    } else {
+        0.0
+    });
     HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(face.metrics.render())
 }
 

@@ -46,8 +46,7 @@ async fn me(me: Me, request: HttpRequest, face: web::Data<Face>) -> HttpResponse
     let mut response = HttpResponse::Ok();
     // Each visit renews the cookie; its value is already the browser's.
     if let Some(cookie) = request.cookie(session::COOKIE) {
-        let cookie: Cookie<'static> =
-            session::cookie(&Secret::new(cookie.value()), face.secure());
+        let cookie: Cookie<'static> = session::cookie(&Secret::new(cookie.value()), face.secure());
         response.cookie(cookie);
     }
     response.json(json!({
@@ -213,8 +212,9 @@ async fn receipt(
     form: web::Json<ReceiptForm>,
     face: web::Data<Face>,
 ) -> Result<HttpResponse, ApiError> {
-    let phone = delivery::push::payload::verify_receipt(&face.receipt_key, &form.action, &form.token)
-        .ok_or_else(|| ApiError::Forbidden("this token is not for this notification".into()))?;
+    let phone =
+        delivery::push::payload::verify_receipt(&face.receipt_key, &form.action, &form.token)
+            .ok_or_else(|| ApiError::Forbidden("this token is not for this notification".into()))?;
     let receipt =
         Receipt { action: form.action, phone, what: form.what, at: face.intake.clock().now() };
     face.send(Message::Receipt(receipt)).await?;

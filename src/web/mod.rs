@@ -141,7 +141,11 @@ macro_rules! limits {
     };
 }
 /// Serves webhooks and the page on `listener` until stopped.
-pub fn serve(face: web::Data<Face>, listener: TcpListener, workers: usize) -> std::io::Result<Server> {
+pub fn serve(
+    face: web::Data<Face>,
+    listener: TcpListener,
+    workers: usize,
+) -> std::io::Result<Server> {
     let server = HttpServer::new(move || {
         App::new()
             .app_data(face.clone())
@@ -149,9 +153,7 @@ pub fn serve(face: web::Data<Face>, listener: TcpListener, workers: usize) -> st
             .route("/hooks/netatmo/{name}", web::post().to(hooks::netatmo))
             .service(web::scope("/api").configure(api::routes))
             .service(
-                web::scope("")
-                    .wrap(Compress::default())
-                    .default_service(web::get().to(ui::file)),
+                web::scope("").wrap(Compress::default()).default_service(web::get().to(ui::file)),
             )
     });
     Ok(limits!(server).workers(workers).listen(listener)?.run())
@@ -173,6 +175,9 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     TcpListener::bind(address).map_err(|error| format!("cannot listen on {address}: {error}"))
 }
 
-fn bad_json(error: actix_web::error::JsonPayloadError, _: &actix_web::HttpRequest) -> actix_web::Error {
+fn bad_json(
+    error: actix_web::error::JsonPayloadError,
+    _: &actix_web::HttpRequest,
+) -> actix_web::Error {
     session::ApiError::Bad(error.to_string()).into()
 }

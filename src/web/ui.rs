@@ -25,7 +25,8 @@ pub async fn file(request: HttpRequest, face: web::Data<Face>) -> HttpResponse {
         return HttpResponse::NotFound().body("not found\n");
     };
     let tag = format!("\"{}\"", hex(&file.metadata.sha256_hash()[..8]));
-    let fresh = request.headers().get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == tag.as_bytes());
+    let fresh =
+        request.headers().get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == tag.as_bytes());
     let mut response = if fresh { HttpResponse::NotModified() } else { HttpResponse::Ok() };
     response
         .insert_header((ETAG, tag))
@@ -34,7 +35,9 @@ pub async fn file(request: HttpRequest, face: web::Data<Face>) -> HttpResponse {
         .insert_header(("content-security-policy", CONTENT_SECURITY_POLICY))
         .insert_header(("referrer-policy", "no-referrer"))
         .insert_header(("x-content-type-options", "nosniff"));
-    if path == "index.html" && let Some(token) = demo_session(&request, &face) {
+    if path == "index.html"
+        && let Some(token) = demo_session(&request, &face)
+    {
         response.cookie(session::cookie(token, false));
     }
     if fresh {

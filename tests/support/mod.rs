@@ -17,6 +17,7 @@ pub struct Home {
     folder: tempfile::TempDir,
 }
 
+#[allow(dead_code)] // Not every test uses all of it.
 impl Home {
     /// A home with these rules.
     pub fn new(rules: &str) -> Home {

@@ -177,6 +177,7 @@ fn with(mut data: Fields, own: Fields) -> Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::EventId;
 
     fn hear(session: &Session, body: &str, now: &str) -> Vec<Heard> {
         session.webhook(body.as_bytes(), Trust::Authentic, now.parse().unwrap())
