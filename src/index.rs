@@ -149,7 +149,11 @@ impl Index {
         };
         let moved_to = path.with_extension("damaged");
         let io = |source| IndexError::Io { path: path.clone(), source };
-        match fs::remove_dir_all(&moved_to) {
+        // Only the newest one is kept.
+        let is_folder = moved_to.is_dir();
+        let old =
+            if is_folder { fs::remove_dir_all(&moved_to) } else { fs::remove_file(&moved_to) };
+        match old {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
             _ => {}
         }

@@ -196,6 +196,8 @@ impl World {
         if power_cut {
             self.pending.clear();
             self.disk = self.disk.crash();
+        } else {
+            self.journal.close().await;
         }
         let mut journal = open(&self.disk, &self.clock).await;
         if journal.is_err() {
@@ -390,7 +392,7 @@ fn run(seed: u64, steps: &[Step], idle_syncs: bool) -> Check {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_nothing_acknowledged_is_lost(

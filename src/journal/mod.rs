@@ -71,6 +71,8 @@ struct Shared {
     is_writable: AtomicBool,
     followers: Mutex<Vec<mpsc::UnboundedSender<Arc<[Entry]>>>>,
     rolled: watch::Sender<Position>,
+    /// Whether the writer has ended.
+    ended: watch::Sender<bool>,
     /// What is known about the oldest segment's age; see [`retain`].
     oldest: Mutex<Option<retain::Age>>,
 }
@@ -111,9 +113,10 @@ impl Journal {
             is_writable: AtomicBool::new(true),
             followers: Mutex::default(),
             rolled,
+            ended: watch::channel(false).0,
             oldest: Mutex::default(),
         });
-        let writer = writer::Writer::new(Arc::clone(&shared), found.active, found.is_sealed);
+        let writer = writer::Writer::new(Arc::clone(&shared));
         tokio::spawn(writer.run());
         let closer = Arc::new(Closer(Arc::clone(&shared)));
         Ok((Journal { shared, _closer: closer }, found.opened))
@@ -148,6 +151,14 @@ impl Journal {
     /// Returns when everything submitted before is durable, or has failed.
     pub async fn barrier(&self) -> Result<(), AppendError> {
         self.submit(Vec::new()).await.map(|_| ())
+    }
+
+    /// Takes no more appends, writes what waits, and returns when the files are let go. Without
+    /// it the same happens some time after the last handle was dropped.
+    pub async fn close(&self) {
+        self.shared.queue.close();
+        // The sender lives as long as this handle, so there is always an answer.
+        let _ = self.shared.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
     /// Every batch that becomes durable from now on, in order, before its appenders hear of it.

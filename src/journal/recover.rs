@@ -1,11 +1,12 @@
 //! Opening: what is in the directory, where it ends, and the newest checkpoint.
 //!
-//! Cuts off an unfinished write at the end of the newest segment; changes nothing else.
+//! Cuts off an unfinished write at the end of the newest segment; changes nothing else. The writer
+//! goes on in a new segment, never in a file found here: after a sync that failed in an earlier
+//! process the system may show bytes that are not on the disk and that no later sync writes.
 
 use std::sync::Arc;
 
 use super::segment::{self, Limit, Scan, Step, file_name};
-use super::writer::Active;
 use super::{Damage, JournalError};
 use crate::disk::{Access, Disk};
 use crate::record::{Checkpoint, Position, Record};
@@ -18,7 +19,7 @@ const CHECKPOINT_KIND: u8 = 7;
 pub struct Opened {
     /// The oldest position kept.
     pub first: Position,
-    /// The next record's place, or a little before it.
+    /// Behind the last record, where the next one goes.
     pub end: Position,
     /// The newest checkpoint and where it is.
     pub checkpoint: Option<(Position, Checkpoint)>,
@@ -32,17 +33,14 @@ pub struct Opened {
 pub(super) struct Found {
     pub opened: Opened,
     pub bases: Vec<u64>,
-    pub active: Option<Active>,
-    /// Whether the last frame proves that all before it was acknowledged.
-    pub is_sealed: bool,
 }
 
 /// What a look at one segment gave.
 struct Look {
-    /// Behind the last whole call.
+    /// Behind the last record of the last whole call.
+    end: u64,
+    /// Behind that and the marks that follow it.
     good: u64,
-    /// Where the last whole call began, if that is a mark and nothing follows it.
-    is_sealed: bool,
     checkpoint: Option<(Position, Checkpoint)>,
     damage: Vec<Damage>,
 }
@@ -62,7 +60,6 @@ pub(super) async fn recover(disk: &Arc<dyn Disk>) -> Result<Found, JournalError>
     // After a kill the bytes may be in the page cache only: what is read now must stay.
     file.sync().await.map_err(error)?;
     disk.sync_directory().await.map_err(JournalError::List)?;
-    let end = look.good;
     for pair in bases.windows(2).rev() {
         if look.checkpoint.is_some() {
             break;
@@ -73,13 +70,12 @@ pub(super) async fn recover(disk: &Arc<dyn Disk>) -> Result<Found, JournalError>
     }
     let opened = Opened {
         first: Position(bases[0]),
-        end: Position(end),
+        end: Position(look.end),
         checkpoint: look.checkpoint,
         damage: look.damage,
         torn_bytes,
     };
-    let active = Some(Active { base, file });
-    Ok(Found { opened, bases, active, is_sealed: look.is_sealed })
+    Ok(Found { opened, bases })
 }
 
 fn empty() -> Found {
@@ -90,7 +86,7 @@ fn empty() -> Found {
         damage: Vec::new(),
         torn_bytes: 0,
     };
-    Found { opened, bases: Vec::new(), active: None, is_sealed: true }
+    Found { opened, bases: Vec::new() }
 }
 
 fn look_back(disk: &Arc<dyn Disk>, base: u64, end: u64) -> Result<Look, JournalError> {
@@ -100,24 +96,28 @@ fn look_back(disk: &Arc<dyn Disk>, base: u64, end: u64) -> Result<Look, JournalE
 }
 
 fn look(mut scan: Scan, limit: Limit) -> Look {
-    let mut look =
-        Look { good: scan.position(), is_sealed: true, checkpoint: None, damage: Vec::new() };
+    let start = scan.position();
+    let mut look = Look { end: start, good: start, checkpoint: None, damage: Vec::new() };
     loop {
         match scan.step(limit) {
             Step::End => return look,
             Step::Damaged(damage) => {
-                // An unreadable file cannot be told from a long one: leave it as it is.
-                look.good = look.good.max(damage.position.0 + damage.bytes);
+                // Damage is what was acknowledged: its place is taken.
+                look.end = scan.position();
+                look.good = look.end;
                 look.damage.push(damage);
             }
             Step::Frame { position, head } => {
-                if head.seals {
+                if head.len == 0 {
+                    look.good = scan.position();
+                } else if !head.more {
+                    look.end = scan.position();
+                    look.good = look.end;
+                } else if head.seals {
+                    // The call before it lost its end to damage.
+                    look.end = look.end.max(position);
                     look.good = look.good.max(position);
                 }
-                if !head.more {
-                    look.good = scan.position();
-                }
-                look.is_sealed = head.len == 0;
                 look.checkpoint = checkpoint(position, scan.payload()).or(look.checkpoint);
             }
         }

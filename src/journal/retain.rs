@@ -158,8 +158,7 @@ async fn remove(journal: &Journal, base: u64) -> Result<(), JournalError> {
     let disk = &journal.shared.disk;
     let error = |source| JournalError::Segment { name: file_name(base), source };
     disk.remove(&file_name(base)).map_err(error)?;
-    // One at a time, so that no power cut brings back an older one without a younger.
-    disk.sync_directory().await.map_err(error)?;
     lock(&journal.shared.bases).retain(|other| *other != base);
-    Ok(())
+    // One at a time, so that no power cut brings back an older one without a younger.
+    disk.sync_directory().await.map_err(error)
 }

@@ -84,7 +84,8 @@ async fn on_a_real_disk_records_are_followed_and_read_again() {
     let one = journal.read_one(positions[11]).unwrap().unwrap();
     assert_eq!((number(&one.record), one.next), (11, positions[12]));
     assert!(journal.read_one(journal.end()).unwrap().is_none());
-    drop(journal);
+    journal.close().await;
+    assert!(matches!(journal.append(vec![note(0)]).await, Err(AppendError::Closed)));
 
     let (journal, opened) = Journal::open(disk, small(), Clock::manual(moment(0))).await.unwrap();
     assert_eq!((opened.damage, opened.torn_bytes), (vec![], 0));
@@ -139,7 +140,7 @@ async fn the_newest_checkpoint_is_found_from_the_end() {
     for n in 0..50 {
         journal.append(vec![note(n)]).await.unwrap();
     }
-    drop(journal);
+    journal.close().await;
     let (_, opened) = open(&disk, small()).await;
     let (position, checkpoint) = opened.checkpoint.unwrap();
     assert_eq!((position, checkpoint.truth.get()), (at[0], "2"));
@@ -190,7 +191,7 @@ async fn a_damaged_middle_is_named_and_skipped() {
     // A payload, a head, and the very last byte.
     let last = journal.end().0 as usize - 1;
     disk.rot(&name, |bytes| [at(2) + 30, at(5) + 1, last].iter().for_each(|at| bytes[*at] ^= 4));
-    drop(journal);
+    journal.close().await;
     let (journal, opened) = open(&disk, Config::default()).await;
     let places: Vec<_> = opened.damage.iter().map(|damage| damage.position).collect();
     assert_eq!(places, [positions[2], positions[5], positions[8]]);

@@ -22,14 +22,14 @@ use crate::record::Position;
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// The segment that is written to.
-pub(super) struct Active {
-    pub base: u64,
-    pub file: Arc<dyn DiskFile>,
+struct Active {
+    base: u64,
+    file: Arc<dyn DiskFile>,
 }
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    /// None before the first record ever, and after a file could not be trusted any more.
+    /// None before the first append, and after a file could not be trusted any more.
     active: Option<Active>,
     /// Where the next frame goes: behind the last good byte of the active segment.
     tail: u64,
@@ -39,9 +39,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub fn new(shared: Arc<Shared>, active: Option<Active>, is_sealed: bool) -> Writer {
+    pub fn new(shared: Arc<Shared>) -> Writer {
         let tail = shared.durable.load(Ordering::Acquire);
-        Writer { shared, active, tail, is_sealed, batch: Batch::default() }
+        Writer { shared, active: None, tail, is_sealed: true, batch: Batch::default() }
     }
 
     /// Writes until all handles are gone and nothing waits.
@@ -52,6 +52,8 @@ impl Writer {
             } else {
                 self.seal();
                 if self.shared.queue.is_done() {
+                    drop(self.active.take());
+                    self.shared.ended.send_replace(true);
                     return;
                 }
                 self.idle().await;
@@ -105,7 +107,7 @@ impl Writer {
         self.batch.bytes = bytes;
         written.map_err(AppendError::write)?;
         if let Err(error) = file.sync().await {
-            self.distrust();
+            self.distrust(start);
             return Err(AppendError::sync(error));
         }
         self.is_sealed = false;
@@ -125,17 +127,17 @@ impl Writer {
         match result {
             Ok(()) => self.tail = end,
             Err(_) if file.truncate(self.tail - base).is_ok() => {}
-            Err(_) => self.distrust(),
+            Err(_) => self.distrust(self.tail),
         }
         result
     }
 
-    /// Leaves the active segment behind at the last durable position.
-    fn distrust(&mut self) {
-        self.tail = self.shared.durable.load(Ordering::Acquire);
+    /// Leaves the active segment behind; the next one begins at the last durable position. What
+    /// is at or behind `good` failed.
+    fn distrust(&mut self, good: u64) {
         if let Some(active) = self.active.take() {
-            // Only for readers of the directory; the next segment's base says the same.
-            let _ = active.file.truncate(self.tail - active.base);
+            // For readers of the directory, until the next segment's base says the same.
+            let _ = active.file.truncate(good - active.base);
         }
         self.is_sealed = true;
     }
@@ -168,7 +170,7 @@ impl Writer {
 
     async fn create(&self, base: u64) -> io::Result<Arc<dyn DiskFile>> {
         let (disk, name) = (&self.shared.disk, file_name(base));
-        // One of that name holds nothing that was acknowledged: its first sync failed.
+        // One of that name holds nothing that was acknowledged: its first batch failed.
         match disk.remove(&name) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -219,13 +221,13 @@ impl Writer {
     /// Tries whether the disk takes bytes again.
     async fn probe(&mut self) {
         let Ok(file) = self.segment().await else { return };
-        let mark = frame::mark(self.tail);
-        if self.put(&file, &mark).is_err() {
+        let start = self.tail;
+        if self.put(&file, &frame::mark(start)).is_err() {
             return;
         }
         match file.sync().await {
             Ok(()) => self.set_writable(true),
-            Err(_) => self.distrust(),
+            Err(_) => self.distrust(start),
         }
     }
 
