@@ -61,15 +61,17 @@ impl Calls {
     ) -> Facts {
         let now = now.as_millisecond();
         self.0.retain(|_, call| now <= call.forgotten_at());
-        let known = self.0.get(session).filter(|call| call.trust >= trust);
-        let mut call = known.cloned().unwrap_or_else(|| Call::open(trust, now));
-        call.note(role, frame, now);
-        let facts = call.facts.clone();
-        if call.trust == trust {
-            self.make_room(session);
-            self.0.insert(session.to_owned(), call);
+        match self.0.get_mut(session) {
+            Some(call) if call.trust == trust => call.note(role, frame, now),
+            Some(call) if call.trust > trust => call.clone().note(role, frame, now),
+            _ => {
+                let mut call = Call::open(trust, now);
+                let facts = call.note(role, frame, now);
+                self.make_room(session);
+                self.0.insert(session.to_owned(), call);
+                facts
+            }
         }
-        facts
     }
 
     /// Drops the call that has been silent longest, if a new one would be one too many.
@@ -88,7 +90,8 @@ impl Call {
         Call { facts, trust, opened: now, heard: now, answered: false, closed: None }
     }
 
-    fn note(&mut self, role: Role, frame: Facts, now: i64) {
+    /// Adds what a frame says, and returns all that is known then.
+    fn note(&mut self, role: Role, frame: Facts, now: i64) -> Facts {
         let facts = &mut self.facts;
         facts.module_id = frame.module_id.or(facts.module_id.take());
         facts.module_name = frame.module_name.or(facts.module_name.take());
@@ -100,6 +103,7 @@ impl Call {
             Role::Missed | Role::Ended => self.closed = self.closed.or(Some(now)),
             _ => {}
         }
+        self.facts.clone()
     }
 
     fn forgotten_at(&self) -> i64 {

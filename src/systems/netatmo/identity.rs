@@ -19,8 +19,9 @@ use sha2::{Digest, Sha256};
 
 use crate::event::EventId;
 
+use super::fields::Fields;
 use super::names::Role;
-use super::normalise::{Fields, Frame, text};
+use super::normalise::Frame;
 
 /// How long a body that carries nothing of its own counts as the same fact. A sender that repeats
 /// itself does so within seconds; the next daily activation is hours away.
@@ -53,8 +54,13 @@ impl Identity {
 }
 
 /// Names the fact that `frame` reports about `person`.
-pub fn of(source: &str, frame: &Frame, person: Option<&Fields>, now: Timestamp) -> Identity {
-    let get = |name| text(&frame.data, name).unwrap_or_default();
+pub fn of(
+    source: &str,
+    frame: &Frame<'_>,
+    person: Option<&Fields<'_>>,
+    now: Timestamp,
+) -> Identity {
+    let get = |name| frame.data.text(name).unwrap_or_default();
     let (event, subevent, session) = (get("event_id"), get("subevent_id"), get("session_id"));
     match (frame.kind.role, session.is_empty(), event.is_empty()) {
         (Role::Ring, false, _) => return Identity::lasting(["netatmo-ring", source, session]),
@@ -94,15 +100,15 @@ pub fn of_bytes(source: &str, name: &str, body: &[u8], now: Timestamp) -> Identi
 }
 
 /// What tells one person of a body from the others.
-fn who(person: &Fields) -> String {
-    let own = ["person_id", "face_id", "face_url"].into_iter().find_map(|name| text(person, name));
-    own.map_or_else(|| Value::Object(person.clone()).to_string(), String::from)
+fn who(person: &Fields<'_>) -> String {
+    let own = ["person_id", "face_id", "face_url"].into_iter().find_map(|name| person.text(name));
+    own.map_or_else(|| content(person), String::from)
 }
 
 /// All fields in the order of their names, whatever the body's.
-fn content(data: &Fields) -> String {
+fn content(data: &Fields<'_>) -> String {
     let named_apart = |name: &str| matches!(name, "message" | "push_type" | "product");
-    let kept = data.iter().filter(|(name, _)| !named_apart(name));
+    let kept = data.sorted().into_iter().filter(|(name, _)| !named_apart(name));
     kept.fold(String::new(), |mut all, (name, value)| {
         all.push_str(name);
         all.push('=');

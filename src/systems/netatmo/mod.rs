@@ -8,6 +8,7 @@
 
 pub mod signature;
 pub mod names;
+pub mod fields;
 pub mod wire;
 pub mod normalise;
 pub mod identity;

@@ -4,34 +4,34 @@
 //! Nothing here fails: a field of the wrong type is left out, never guessed, and the raw body
 //! stays with the event.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::fields::{FIELDS_MAX, Fields};
 use super::names::{self, CALL_ENDED, Kind, RING, RTC, Role, UNKNOWN};
 use super::wire::{self, Unparsable};
-
-/// Normalised fields by their names.
-pub type Fields = Map<String, Value>;
 
 /// The most persons one body makes events for; each event keeps the raw body, so this bounds what
 /// one body can cost. A camera sees a handful of faces at a time.
 pub const PERSONS_MAX: usize = 32;
 
 /// One webhook, understood.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Frame {
+#[derive(Debug, Clone)]
+pub struct Frame<'a> {
     /// What it reports.
     pub kind: Kind,
     /// Its fields, without what belongs to one person.
-    pub data: Fields,
+    pub data: Fields<'a>,
     /// Fields of each person, for kinds that are about persons. Empty: one event without.
-    pub persons: Vec<Fields>,
+    pub persons: Vec<Fields<'a>>,
     /// When it happened, if the body says so; webhooks seldom do.
     pub time: Option<Timestamp>,
 }
 
 /// Reads a body.
-pub fn frame(body: &[u8]) -> Result<Frame, Unparsable> {
+pub fn frame(body: &[u8]) -> Result<Frame<'_>, Unparsable> {
     let mut data = wire::fields(body)?;
     unfold_extra_params(&mut data);
     keep_usable(&mut data);
@@ -43,37 +43,26 @@ pub fn frame(body: &[u8]) -> Result<Frame, Unparsable> {
     Ok(Frame { kind, data, persons, time })
 }
 
-/// A field's text.
-pub fn text<'a>(fields: &'a Fields, name: &str) -> Option<&'a str> {
-    fields.get(name).and_then(Value::as_str)
-}
-
-fn put_new(fields: &mut Fields, name: impl Into<String>, value: Option<Value>) {
-    if let Some(value) = value.filter(|value| !value.is_null()) {
-        fields.entry(name).or_insert(value);
-    }
-}
-
 /// Some bodies carry their payload in `extra_params`, an object or one written as a text; what
 /// stands there is more exact than what stands around it.
-fn unfold_extra_params(data: &mut Fields) {
-    match data.remove("extra_params") {
-        Some(Value::Object(inner)) => data.extend(inner),
+fn unfold_extra_params(data: &mut Fields<'_>) {
+    match data.take("extra_params") {
+        Some(Value::Object(inner)) => data.put_all(inner.into_iter().take(FIELDS_MAX)),
         Some(Value::String(text)) => match wire::fields(text.as_bytes()) {
-            Ok(inner) => data.extend(inner),
-            Err(_) => drop(data.insert("extra_params".into(), text.into())),
+            Ok(inner) => data.put_all(inner.into_map()),
+            Err(_) => data.put("extra_params", text),
         },
-        Some(other) => drop(data.insert("extra_params".into(), other)),
+        Some(other) => data.put("extra_params", other),
         None => {}
     }
 }
 
 /// Drops nulls, and ids and names of events that are no texts.
-fn keep_usable(fields: &mut Fields) {
+fn keep_usable(fields: &mut Fields<'_>) {
     fields.retain(|name, value| {
         if name.ends_with("_id") || name == "id" {
             as_id(value)
-        } else if matches!(name.as_str(), "event_type" | "push_type") {
+        } else if matches!(name, "event_type" | "push_type") {
             value.as_str().is_some_and(|text| !text.trim_ascii().is_empty())
         } else {
             !value.is_null()
@@ -90,30 +79,30 @@ fn as_id(value: &mut Value) -> bool {
 }
 
 /// Brings to the top what rules look for and some bodies keep in objects.
-fn unfold_objects(data: &mut Fields) {
-    if let Some(Value::Object(user)) = data.remove("user") {
+fn unfold_objects(data: &mut Fields<'_>) {
+    if let Some(Value::Object(user)) = data.take("user") {
         // Its e-mail address is nobody's business here; the raw body has it.
-        put_new(data, "user_id", user.get("id").cloned());
+        data.put_new("user_id", user.get("id").cloned());
     }
     if let Some(Value::Object(home)) = data.get("home") {
         let found = home_facts(data, home);
-        found.into_iter().for_each(|(name, value)| put_new(data, name, value));
+        found.into_iter().for_each(|(name, value)| data.put_new(name, value));
     }
     for picture in ["snapshot", "vignette"] {
         unfold_picture(data, picture);
     }
     let camera = data.get("camera_id").cloned();
-    put_new(data, "device_id", camera);
+    data.put_new("device_id", camera);
 }
 
 /// Ids and names that `home` knows about what the body is about.
-fn home_facts(data: &Fields, home: &Fields) -> [(&'static str, Option<Value>); 4] {
+fn home_facts(data: &Fields<'_>, home: &Map<String, Value>) -> [(&'static str, Option<Value>); 4] {
     let id = home.get("id").cloned().filter(|id| id.as_str().is_some_and(|id| !id.is_empty()));
     [
         ("home_id", id),
         ("home_name", home.get("name").filter(|name| name.is_string()).cloned()),
-        ("module_name", name_in(home.get("modules"), text(data, "module_id"))),
-        ("room_name", name_in(home.get("rooms"), text(data, "room_id"))),
+        ("module_name", name_in(home.get("modules"), data.text("module_id"))),
+        ("room_name", name_in(home.get("rooms"), data.text("room_id"))),
     ]
 }
 
@@ -121,70 +110,79 @@ fn home_facts(data: &Fields, home: &Fields) -> [(&'static str, Option<Value>); 4
 fn name_in(list: Option<&Value>, id: Option<&str>) -> Option<Value> {
     let id = id?;
     let mut things = list?.as_array()?.iter().filter_map(Value::as_object);
-    let thing = things.find(|thing| text(thing, "id") == Some(id))?;
+    let thing = things.find(|thing| thing.get("id").and_then(Value::as_str) == Some(id))?;
     thing.get("name").filter(|name| name.is_string()).cloned()
 }
 
 /// `snapshot: {id, key, url}` as `snapshot_id`, `snapshot_key`, `snapshot_url`; a picture that
 /// is a file on the camera has a `filename` instead of a `url`.
-fn unfold_picture(data: &mut Fields, picture: &str) {
-    match data.remove(picture) {
+fn unfold_picture(data: &mut Fields<'_>, picture: &str) {
+    match data.take(picture) {
         Some(Value::Object(mut parts)) => {
             for part in ["url", "id", "key", "filename"] {
                 let value = parts.remove(part).filter(Value::is_string);
-                put_new(data, format!("{picture}_{part}"), value);
+                data.put_new(format!("{picture}_{part}"), value);
             }
         }
         Some(Value::String(place)) => {
             let part = if place.starts_with("http") { "url" } else { "filename" };
-            put_new(data, format!("{picture}_{part}"), Some(place.into()));
+            data.put_new(format!("{picture}_{part}"), Some(place.into()));
         }
         _ => {}
     }
 }
 
+/// A field's text in small letters.
+fn lower<'a>(data: &'a Fields<'_>, name: &str) -> Option<Cow<'a, str>> {
+    let text = data.text(name)?.trim_ascii();
+    let plain = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    Some(if plain { text.into() } else { text.to_ascii_lowercase().into() })
+}
+
 /// Which event it is. `push_type` is `<product>-<event>` or the event alone, `event_type` may be
 /// missing, and they may disagree: then the one that the tables know counts, `event_type` first.
-fn kind(data: &mut Fields) -> Kind {
-    let lower = |name| text(data, name).map(|text| text.trim_ascii().to_ascii_lowercase());
-    let pushed = lower("push_type").unwrap_or_default();
-    let pushed = pushed.split_once('-').map_or(pushed.as_str(), |(_, event)| event);
-    let said = lower("event_type").unwrap_or_else(|| pushed.to_owned());
+fn kind(data: &mut Fields<'_>) -> Kind {
+    let pushed = lower(data, "push_type").unwrap_or_default();
+    let (product, pushed) = pushed.split_once('-').unwrap_or(("", &pushed));
+    let said = lower(data, "event_type").unwrap_or(pushed.into());
     let kind = names::kind(&said).or_else(|| names::kind(pushed));
-    if let Some((product, _)) = text(data, "push_type").and_then(|push| push.split_once('-')) {
-        let product = Value::from(product.trim_ascii());
-        data.insert("product".into(), product);
+    // Our spelling of it, where that is not what the body has.
+    let event_type = (data.text("event_type") != Some(&*said)).then(|| said.to_string());
+    let nameless = said.is_empty();
+    // As sent: products are written in mixed case.
+    let product = data.text("push_type").and_then(|push| push.trim_ascii().get(..product.len()));
+    let product = product.filter(|product| !product.is_empty()).map(Value::from);
+    data.put_new("product", product);
+    if let Some(event_type) = event_type.filter(|_| !nameless) {
+        data.put("event_type", event_type);
     }
-    let signal = matches!(kind, Some(RTC)) || said.is_empty();
+    let signal = nameless || kind.is_some_and(|kind| kind.role == Role::Rtc);
     let kind = if signal { signalled(data) } else { None }.or(kind);
+    if kind.is_some_and(|kind| kind.role == Role::Ring) {
+        data.put("via", if signal { "rtc" } else { "incoming_call" });
+    }
     if kind.is_none() {
-        data.insert("event".into(), said.clone().into());
-    }
-    if !said.is_empty() {
-        data.insert("event_type".into(), said.into());
-    }
-    if kind == Some(RING) {
-        let via = if signal { "rtc" } else { "incoming_call" };
-        data.insert("via".into(), via.into());
+        let event = data.text("event_type").unwrap_or_default().to_owned();
+        data.put("event", event);
     }
     kind.unwrap_or(UNKNOWN)
 }
 
 /// What a WebRTC frame says by its `data.type`; takes out the module it names and drops the rest,
 /// which is for video clients. None if it is no such frame.
-fn signalled(data: &mut Fields) -> Option<Kind> {
+fn signalled(data: &mut Fields<'_>) -> Option<Kind> {
     let signal = data.get("data")?.get("type")?.as_str()?.to_ascii_lowercase();
-    let Some(Value::Object(mut inner)) = data.remove("data") else { return None };
+    let Some(Value::Object(mut inner)) = data.take("data") else { return None };
     if let Some(Value::Object(mut session)) = inner.remove("session_description") {
-        put_new(data, "module_id", session.remove("module_id").filter(Value::is_string));
-        let name = name_in(session.get("modules"), text(data, "module_id"));
-        put_new(data, "module_name", name);
+        data.put_new("module_id", session.remove("module_id").filter(Value::is_string));
+        let name = name_in(session.get("modules"), data.text("module_id"));
+        data.put_new("module_name", name);
     }
-    data.insert("rtc_type".into(), signal.as_str().into());
+    data.put("rtc_type", signal.as_str());
     Some(match signal.as_str() {
         "offer" => RING,
         "terminate" | "rescind" => {
-            data.insert("reason".into(), signal.into());
+            data.put("reason", signal);
             CALL_ENDED
         }
         _ => RTC,
@@ -192,14 +190,14 @@ fn signalled(data: &mut Fields) -> Option<Kind> {
 }
 
 /// `sub_type` as a number where it is one, and its word as `sub_type_name`.
-fn sub_type(kind: Kind, data: &mut Fields) {
+fn sub_type(kind: Kind, data: &mut Fields<'_>) {
     if kind.vendor == "ftp" {
         // Its message is a code, `ftp-0`, not a text in the user's language.
-        let code = text(data, "message").and_then(|code| code.trim_ascii().strip_prefix("ftp-"));
+        let code = data.text("message").and_then(|code| code.trim_ascii().strip_prefix("ftp-"));
         let code = code.and_then(|code| code.parse::<i64>().ok()).map(Value::from);
-        put_new(data, "sub_type", code);
+        data.put_new("sub_type", code);
     }
-    let Some(value) = data.remove("sub_type") else { return };
+    let Some(value) = data.take("sub_type") else { return };
     let number = match &value {
         Value::String(text) => text.trim_ascii().parse().ok(),
         Value::Number(number) => number.as_i64(),
@@ -211,9 +209,9 @@ fn sub_type(kind: Kind, data: &mut Fields) {
         (None, None) => None,
     };
     if let Some(word) = word {
-        data.insert("sub_type_name".into(), word.into());
+        data.put("sub_type_name", word);
     }
-    data.insert("sub_type".into(), number.map_or(value, Value::from));
+    data.put("sub_type", number.map_or(value, Value::from));
 }
 
 /// The word of a kind that has words; `unknown` for a number that the tables do not have.
@@ -224,42 +222,42 @@ fn word(kind: Kind, number: i64) -> Option<String> {
 }
 
 /// Takes the persons out of a body, each as the fields of its own event.
-fn persons(data: &mut Fields) -> Vec<Fields> {
-    let list = match data.remove("persons") {
+fn persons<'a>(data: &mut Fields<'a>) -> Vec<Fields<'a>> {
+    let list = match data.take("persons") {
         Some(Value::Array(list)) => list,
         Some(one @ (Value::Object(_) | Value::String(_))) => vec![one],
         _ => Vec::new(),
     };
-    let mut persons: Vec<Fields> = list.into_iter().filter_map(person).collect();
-    if persons.len() > PERSONS_MAX {
-        data.insert("persons_left_out".into(), (persons.len() - PERSONS_MAX).into());
-        persons.truncate(PERSONS_MAX);
+    let left_out = list.len().saturating_sub(PERSONS_MAX);
+    if left_out > 0 {
+        data.put("persons_left_out", left_out);
     }
-    persons
+    list.into_iter().take(PERSONS_MAX).filter_map(person).collect()
 }
 
-fn person(value: Value) -> Option<Fields> {
-    let mut given = match value {
-        Value::Object(given) => given,
-        Value::String(id) => Fields::from_iter([("id".to_owned(), Value::String(id))]),
+fn person<'a>(value: Value) -> Option<Fields<'a>> {
+    let mut given = Fields::new();
+    match value {
+        Value::Object(all) => given.put_all(all.into_iter().take(FIELDS_MAX)),
+        Value::String(id) => given.put("id", id),
         _ => return None,
     };
     keep_usable(&mut given);
-    let mut person = Fields::new();
-    put_new(&mut person, "person_id", given.remove("id"));
+    let id = given.take("id");
+    given.put_new("person_id", id);
     for name in ["name", "pseudo"] {
-        put_new(&mut person, "person", given.remove(name).filter(Value::is_string));
+        let name = given.take(name).filter(Value::is_string);
+        given.put_new("person", name);
     }
-    if let Some(known) = given.remove("is_known").and_then(|known| as_bool(&known)) {
-        person.insert("is_known".into(), known.into());
+    if let Some(known) = given.take("is_known").and_then(|known| as_bool(&known)) {
+        given.put("is_known", known);
     }
-    if let Some(Value::Object(mut face)) = given.remove("face") {
-        for part in ["id", "key", "url"] {
-            put_new(&mut person, format!("face_{part}"), face.remove(part));
+    if let Some(Value::Object(mut face)) = given.take("face") {
+        for (part, name) in [("id", "face_id"), ("key", "face_key"), ("url", "face_url")] {
+            given.put_new(name, face.remove(part));
         }
     }
-    given.into_iter().for_each(|(name, value)| put_new(&mut person, name, Some(value)));
-    Some(person)
+    Some(given)
 }
 
 fn as_bool(value: &Value) -> Option<bool> {

@@ -11,9 +11,10 @@ use crate::event::{Event, Heard, Marks, Trust};
 
 use super::Config;
 use super::calls::{Calls, Facts};
+use super::fields::Fields;
 use super::identity::{self, Identity};
 use super::names::{self, Role};
-use super::normalise::{self, Fields, Frame, text};
+use super::normalise::{self, Frame};
 use super::wire::Unparsable;
 
 /// One configured Netatmo.
@@ -59,34 +60,39 @@ impl Session {
         }
     }
 
-    fn events(&self, mut frame: Frame, body: &[u8], trust: Trust, now: Timestamp) -> Vec<Heard> {
-        // Ids come first: they must not depend on what happens to be remembered.
-        let mut persons = std::mem::take(&mut frame.persons);
-        let identity = |person| identity::of(&self.source, &frame, person, now);
-        let last = persons.pop();
-        let mut ids: Vec<Identity> = persons.iter().map(|person| identity(Some(person))).collect();
-        ids.push(identity(last.as_ref()));
-        self.recall(&mut frame, trust, now);
-        let Frame { kind, data, time, .. } = frame;
-        let mut every: Vec<Fields> =
-            persons.into_iter().map(|own| with(data.clone(), own)).collect();
-        every.push(with(data, last.unwrap_or_default()));
-        let heard = every.into_iter().zip(ids).map(|(data, identity)| {
-            self.event(kind.name, identity, self.complete(data), body, (trust, time, now))
+    fn events(
+        &self,
+        mut frame: Frame<'_>,
+        body: &[u8],
+        trust: Trust,
+        now: Timestamp,
+    ) -> Vec<Heard> {
+        let persons = std::mem::take(&mut frame.persons);
+        if persons.is_empty() {
+            // First the id: it must not depend on what happens to be remembered.
+            let identity = identity::of(&self.source, &frame, None, now);
+            self.recall(&mut frame, trust, now);
+            return vec![self.event(frame, identity, body, trust, now)];
+        }
+        let heard = persons.into_iter().map(|person| {
+            let identity = identity::of(&self.source, &frame, Some(&person), now);
+            let mut frame = frame.clone();
+            frame.data.put_all(person.into_map());
+            self.event(frame, identity, body, trust, now)
         });
         heard.collect()
     }
 
     /// Completes a frame of a call by what earlier frames said.
-    fn recall(&self, frame: &mut Frame, trust: Trust, now: Timestamp) {
+    fn recall(&self, frame: &mut Frame<'_>, trust: Trust, now: Timestamp) {
         use Role::{Answered, Ended, Missed, Ring, Rtc};
         let role = frame.kind.role;
         let data = &mut frame.data;
-        let own = |name| text(data, name).map(String::from);
-        let Some(session) = own("session_id") else { return };
+        let Some(session) = data.text("session_id") else { return };
         if !matches!(role, Ring | Answered | Missed | Rtc | Ended) {
             return;
         }
+        let own = |name| data.text(name).map(String::from);
         let facts = Facts {
             module_id: own("module_id"),
             module_name: own("module_name"),
@@ -94,35 +100,27 @@ impl Session {
             rang: false,
         };
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = calls.hear(&session, role, facts, trust, now);
+        let known = calls.hear(session, role, facts, trust, now);
         drop(calls);
-        let found = [
-            ("module_id", known.module_id),
-            ("module_name", known.module_name),
-            ("device_id", known.device_id),
-        ];
-        for (name, value) in found {
-            if let Some(value) = value {
-                data.entry(name).or_insert(value.into());
-            }
-        }
+        data.put_new("module_id", known.module_id.map(Value::from));
+        data.put_new("module_name", known.module_name.map(Value::from));
+        data.put_new("device_id", known.device_id.map(Value::from));
         if role == Missed {
-            data.insert("rang".into(), known.rang.into());
+            data.put("rang", known.rang);
         }
     }
 
     /// Gives every id a name: the owner's, else the body's, else the id itself, so that a text
     /// with a name in it can always be written.
-    fn complete(&self, mut data: Fields) -> Fields {
+    fn complete(&self, data: &mut Fields<'_>) {
         for (id, name) in NAMED {
-            let Some(id) = text(&data, id) else { continue };
+            let Some(id) = data.text(id) else { continue };
             match self.owners_name(id) {
-                Some(owners) => data.insert(name.into(), owners.into()),
-                None if text(&data, name).is_some() => continue,
-                None => data.insert(name.into(), id.into()),
-            };
+                Some(owners) => data.put(name, owners),
+                None if data.text(name).is_some() => {}
+                None => data.put(name, id.to_owned()),
+            }
         }
-        data
     }
 
     fn owners_name(&self, id: &str) -> Option<&str> {
@@ -133,45 +131,40 @@ impl Session {
     }
 
     fn unparsable(&self, why: &Unparsable, body: &[u8], trust: Trust, now: Timestamp) -> Heard {
-        let name = names::UNPARSABLE.name;
-        let data = Fields::from_iter([
-            ("reason".to_owned(), Value::from(why.as_str())),
-            ("error".to_owned(), Value::from(why.to_string())),
-        ]);
-        let identity = identity::of_bytes(&self.source, name, body, now);
-        self.event(name, identity, data, body, (trust, None, now))
+        let kind = names::UNPARSABLE;
+        let mut data = Fields::new();
+        data.put("reason", why.as_str());
+        data.put("error", why.to_string());
+        let identity = identity::of_bytes(&self.source, kind.name, body, now);
+        let frame = Frame { kind, data, persons: Vec::new(), time: None };
+        self.event(frame, identity, body, trust, now)
     }
 
     fn event(
         &self,
-        kind: &str,
+        mut frame: Frame<'_>,
         identity: Identity,
-        data: Fields,
         body: &[u8],
-        (trust, time, received): (Trust, Option<Timestamp>, Timestamp),
+        trust: Trust,
+        now: Timestamp,
     ) -> Heard {
-        let subject = SUBJECTS.iter().find_map(|name| text(&data, name)).map(String::from);
+        self.complete(&mut frame.data);
+        let subject = SUBJECTS.iter().find_map(|name| frame.data.text(name)).map(String::from);
         let event = Event {
             id: identity.id,
             source: self.source.clone(),
-            kind: kind.to_owned(),
+            kind: frame.kind.name.to_owned(),
             subject,
-            time,
-            received,
+            time: frame.time,
+            received: now,
             trust,
             marks: Marks::default(),
             hops: 0,
-            data,
+            data: frame.data.into_map(),
             raw: body.to_vec(),
         };
         Heard { event, also: identity.also }
     }
-}
-
-/// A body's fields with those of one of its persons.
-fn with(mut data: Fields, own: Fields) -> Fields {
-    data.extend(own);
-    data
 }
 
 #[cfg(test)]

