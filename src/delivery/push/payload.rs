@@ -423,6 +423,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn any_message_fits_and_keeps_its_beginning(
             title in ".{0,2000}", body in "(\\PC|[\\x00-\\x1f\"\\\\ ]){0,3000}",
