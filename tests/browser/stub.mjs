@@ -19,12 +19,14 @@ const TYPES = {
 };
 const CSP = "default-src 'self'; img-src 'self' https: data:";
 const PAGE_ITEMS = 50;
+/** For working on the page by hand: unlike real codes it can be used again and again. */
+const REUSABLE_CODE = "DEMO-CODE";
 const VAPID = "BP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27mlmlMoZIIgDll6e3vCYLocInmYWAmS6TlzAC8wEqKK6PBru3jl7A8";
 
 const hex = (text) => createHash("sha256").update(text).digest("hex").slice(0, 32);
 
 /** Starts the stub. `push(phone, message)` is called for each push and delivers it somehow. */
-export async function startStub({ port = 0, secret = "stub-secret", demo = false, push = async () => {} } = {}) {
+export async function startStub({ port = 0, secret = "stub-secret", demo = false, vapid = VAPID, push = async () => {} } = {}) {
   const codes = new Map();
   const phones = new Map();
   const sessions = new Map();
@@ -33,7 +35,6 @@ export async function startStub({ port = 0, secret = "stub-secret", demo = false
   const tokens = new Map(); // token → [item, action]
   const quarantine = [];
   let position = 1000;
-  let vapid = VAPID;
   let tries = 0;
   let rules = { ok: true, version: "a41f09", problems: "", since: new Date().toISOString() };
   let journal = { writable: true, detail: "3 segments, 1.2 MB" };
@@ -91,7 +92,7 @@ export async function startStub({ port = 0, secret = "stub-secret", demo = false
     };
     if (event.type === "netatmo.ring") {
       to("doorbell", `Someone is at ${event.data.home_name ?? "the door"}`, event.data.message ?? "The doorbell rang");
-      looked.push({ rule: "doorbell at night", verdict: "condition", why: "between(\"23:00\", \"06:30\") was false: it is 14:03:09\n  rules/doorbell.yaml:12:9", not_sent: [] });
+      looked.push({ rule: "doorbell of the other house", verdict: "condition", why: "event.data.home_name == \"Elsewhere\" was false: event.data.home_name is \"Casa Alta\"\n  rules/house.yaml:12:9", not_sent: [] });
     } else if (event.type === "netatmo.smoke") {
       to("smoke", `SMOKE at ${event.data.home_name ?? "home"}`, "Ana, call the neighbours.");
     } else if (event.type === "netatmo.person") {
@@ -220,10 +221,13 @@ export async function startStub({ port = 0, secret = "stub-secret", demo = false
   }
 
   function pair({ code, name }, response) {
-    if (++tries > 20) return reply(response, 429, { error: "Too many tries." });
+    if (tries >= 20) return reply(response, 429, { error: "Too many tries." });
     const person = codes.get(code);
-    if (!person) return reply(response, 403, { error: "This code is not valid." });
-    if (code !== "DEMO-CODE") codes.delete(code);
+    if (!person) {
+      tries += 1;
+      return reply(response, 403, { error: "This code is not valid." });
+    }
+    if (code !== REUSABLE_CODE) codes.delete(code);
     const phone = addPhone(person, name);
     const session = randomBytes(16).toString("hex");
     sessions.set(session, phone.id);
@@ -320,11 +324,11 @@ export function sample(number) {
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const demo = process.env.DEMO === "1";
   const stub = await startStub({ port: Number(process.env.PORT ?? 8080), demo });
-  stub.addCode("DEMO-CODE", "ana");
+  stub.addCode(REUSABLE_CODE, "ana");
   if (demo) stub.addPhone("ana", "This browser");
   for (let i = 0; i < Number(process.env.PAGES ?? 0); i++) stub.happen(...sample(i), { quiet: true });
   const every = Number(process.env.EVERY_MS ?? (demo ? 3000 : 0));
   let number = 0;
   if (every) setInterval(() => stub.happen(...sample(number++)), every);
-  console.log(`${stub.base}/#pair=DEMO-CODE`);
+  console.log(`${stub.base}/#pair=${REUSABLE_CODE}`);
 }

@@ -1,9 +1,10 @@
 // The page's beginning and its hub: is this device paired, which part is shown, who hears what the
 // stream says. Every other module does one thing and knows nothing of the others.
 
-import { ApiError, get, post } from "./api.js";
+import { ApiError, get, post, remove } from "./api.js";
 import { fill, h, icon, setText } from "./dom.js";
 import { makeDemo } from "./demo.js";
+import { forget, recall, remember } from "./memory.js";
 import { makeNotifyCard } from "./notify.js";
 import { showPairing, takeCode } from "./pair.js";
 import { makePhones } from "./phones.js";
@@ -24,7 +25,7 @@ const session = { me: null, reload };
 const timeline = makeTimeline();
 const phones = makePhones(byId("phone-list"), { session, ask, removedMe: logout });
 const status = makeStatus(byId("status-body"), { banner });
-const card = makeNotifyCard(byId("this-phone"), session);
+const card = makeNotifyCard(byId("this-phone"), session, { state: pushStateChanged });
 const demo = makeDemo({ toasts: byId("toasts"), banner, session });
 let stopStream = null;
 let pairingCode = null;
@@ -65,9 +66,9 @@ function pairing() {
     back: me ? () => { pairingCode = null; enter(); } : null,
     paired: () => {
       pairingCode = null;
-      forgetAlive();
+      forget(ALIVE_KEY);
       leave();
-      boot();
+      boot().then(() => byId("main").focus());
     },
   });
   showPage("pair");
@@ -106,16 +107,17 @@ function leave() {
   byId("account").open = false;
 }
 
+// The phone goes out of the list, and with it its session.
 async function logout() {
   await unsubscribe().catch(() => {});
+  await remove(`/api/phones/${encodeURIComponent(session.me?.phone)}`).catch(() => {});
   try {
     await post("/api/logout");
   } catch (error) {
     if (error.status !== 401) return banner("logout", error.message, "bad");
   }
-  forgetAlive();
-  leave();
-  pairing();
+  forget(ALIVE_KEY);
+  denied();
 }
 
 async function reload() {
@@ -130,6 +132,7 @@ async function reload() {
 function denied() {
   leave();
   pairing();
+  byId("pair-title").focus();
 }
 
 // ---- the stream --------------------------------------------------------------------------------
@@ -201,6 +204,23 @@ async function guard(work) {
   }
 }
 
+// ---- notifications asked for ---------------------------------------------------------------------
+
+const ASKED_KEY = "portero.asked";
+
+/** Where the card is out of sight (a narrow screen), a line at the top leads to it. */
+function pushStateChanged(state, words) {
+  if (words) return banner("push", pushLine(words, "Show me", false), "warn");
+  const offer = (state === "off" || state === "ios-install") && !session.me?.demo && !recall(ASKED_KEY);
+  return banner("push", offer ? pushLine("Notifications are off on this device.", "Turn on…", true) : "", "info");
+}
+
+function pushLine(words, go, canWait) {
+  return fill(h("span"), `${words} `, h("br"),
+    h("button", { type: "button", class: "quiet", onclick: () => { location.hash = "#phones"; byId("this-phone").querySelector("button")?.focus(); } }, go),
+    canWait ? h("button", { type: "button", class: "quiet", onclick: () => { remember(ASKED_KEY, "1"); banner("push", ""); } }, "Not now") : null);
+}
+
 // ---- banners and questions ---------------------------------------------------------------------
 
 /** A line at the top of the page under a key; no words take it away. */
@@ -263,22 +283,8 @@ async function openFromAddress() {
 // ---- being alive -------------------------------------------------------------------------------
 
 function sayAlive() {
-  let last = 0;
-  try {
-    last = Number(localStorage.getItem(ALIVE_KEY));
-  } catch {
-    // Storage is off: say it at every start.
-  }
-  if (Date.now() - last < ALIVE_EVERY_MS) return;
-  post("/api/alive").then(() => localStorage.setItem(ALIVE_KEY, String(Date.now()))).catch(() => {});
-}
-
-function forgetAlive() {
-  try {
-    localStorage.removeItem(ALIVE_KEY);
-  } catch {
-    // Storage is off: nothing to forget.
-  }
+  if (Date.now() - Number(recall(ALIVE_KEY)) < ALIVE_EVERY_MS) return;
+  post("/api/alive").then(() => remember(ALIVE_KEY, Date.now())).catch(() => {});
 }
 
 // ---- start -------------------------------------------------------------------------------------

@@ -12,8 +12,17 @@ const FAILURES = {
   denied: "The browser does not allow notifications for this page.",
 };
 
-/** Fills `card`. `session.me` is what Portero says of us; `session.reload()` asks it anew. */
-export function makeNotifyCard(card, session) {
+/** States that keep notifications from coming although somebody may count on them. */
+const BROKEN = {
+  changed: "Portero's key has changed: this device gets no notifications until you renew them.",
+  lost: "This device no longer gets notifications.",
+};
+
+/**
+ * Fills `card`. `session.me` is what Portero says of us; `session.reload()` asks it anew;
+ * `state(name, words)` hears how things stand, with words where a person must act.
+ */
+export function makeNotifyCard(card, session, { state: tellState }) {
   let busy = "";
   let problem = "";
   let said = "";
@@ -26,6 +35,7 @@ export function makeNotifyCard(card, session) {
     const state = busy ? "busy" : await pushState(me).catch(() => "unsupported");
     if (turn !== drawing) return;
     card.dataset.push = state;
+    if (!busy) tellState(state, BROKEN[state] ?? "");
     const focused = card.contains(document.activeElement);
     fill(card,
       h("h3", {}, icon("bell"), " Notifications on this device"),

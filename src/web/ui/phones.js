@@ -34,7 +34,7 @@ export function makePhones(list, { session, ask, removedMe }) {
         h("span", { class: "fine" }, phone.person), phone.me ? [" ", chip("this device", "good")] : null),
       h("p", { class: "chips" }, healthOf(phone)),
       phone.failing ? h("p", { class: "problem" }, phone.failing) : null,
-      h("p", { class: "fine" }, historyOf(phone)),
+      h("p", { class: "fine history" }, historyOf(phone)),
       mine ? h("button", { type: "button", class: "quiet", "aria-label": `Remove ${phone.name}`, onclick: () => end(phone) }, "Remove") : null);
   }
 

@@ -2,6 +2,7 @@
 // with states and errors that notify.js puts into words.
 
 import { post, remove } from "./api.js";
+import { forget, recall, remember } from "./memory.js";
 
 /**
  * How long subscribe() may take. Where no push service can be reached Chromium never settles it, so
@@ -103,13 +104,13 @@ function withTimeout(work, onLate) {
 
 async function tell(subscription, vapid) {
   await post("/api/subscription", { ...subscription.toJSON(), vapid });
-  remember(subscription.endpoint);
+  remember(ENDPOINT_KEY, subscription.endpoint);
 }
 
 /** If the browser has moved to another endpoint since we last told Portero, tells it. */
 export async function reportMoved(me) {
   const subscription = await current();
-  if (!subscription || recall() === subscription.endpoint) return;
+  if (!subscription || recall(ENDPOINT_KEY) === subscription.endpoint) return;
   await tell(subscription, me.vapid);
 }
 
@@ -117,7 +118,7 @@ export async function reportMoved(me) {
 export async function unsubscribe() {
   const subscription = await current().catch(() => null);
   await subscription?.unsubscribe().catch(() => {});
-  forget();
+  forget(ENDPOINT_KEY);
   await remove("/api/subscription");
 }
 
@@ -132,29 +133,4 @@ function sameKey(subscription, vapid) {
 function bytesOf(base64url) {
   const text = atob(base64url.replaceAll("-", "+").replaceAll("_", "/"));
   return Uint8Array.from(text, (letter) => letter.charCodeAt(0));
-}
-
-// Storage may be switched off; then we merely tell Portero once more.
-function recall() {
-  try {
-    return localStorage.getItem(ENDPOINT_KEY);
-  } catch {
-    return null;
-  }
-}
-
-function remember(endpoint) {
-  try {
-    localStorage.setItem(ENDPOINT_KEY, endpoint);
-  } catch {
-    // See recall().
-  }
-}
-
-function forget() {
-  try {
-    localStorage.removeItem(ENDPOINT_KEY);
-  } catch {
-    // See recall().
-  }
 }

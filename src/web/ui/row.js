@@ -7,7 +7,7 @@ import {
 } from "./words.js";
 
 /** More pushes than this are counted in the summary line instead of named. */
-const CHIPS_MAX = 3;
+const NAMED_MAX = 2;
 /** A raw body longer than this is cut on the page; the journal has all of it. */
 const RAW_CHARS_MAX = 20_000;
 
@@ -74,14 +74,25 @@ function chipsOf(event, decided) {
   if (trust?.[1] === "warn") chips.push(chip(trust[0], trust[1], trust[2]));
   if (!decided) return [...chips, chip("deciding…")];
   const pushes = decided.actions.filter((one) => one.kind === "push");
-  for (const one of pushes.slice(0, CHIPS_MAX)) {
-    const state = pushState(one);
-    chips.push(chip(`${one.phone_name ?? one.person}: ${state.words}`, state.tone));
-  }
-  if (pushes.length > CHIPS_MAX) chips.push(chip(`and ${pushes.length - CHIPS_MAX} more`));
+  chips.push(...pushes.length <= NAMED_MAX ? pushes.map(namedChip) : countedChips(pushes));
   if (decided.actions.length === 0) chips.push(quietChip(decided));
   else if (pushes.length === 0) chips.push(chip(count(decided.actions.length, "event") + " made", "good"));
   return chips;
+}
+
+function namedChip(push) {
+  const state = pushState(push);
+  return chip(`${push.phone_name ?? push.person}: ${state.words}`, state.tone);
+}
+
+/** "3 phones: delivered", one chip per state. */
+function countedChips(pushes) {
+  const states = new Map();
+  for (const one of pushes) {
+    const state = pushState(one);
+    states.set(state.words, { state, number: (states.get(state.words)?.number ?? 0) + 1 });
+  }
+  return [...states.values()].map(({ state, number }) => chip(`${count(number, "phone")}: ${state.words}`, state.tone));
 }
 
 // Why nothing was done, in as few words as possible.

@@ -63,7 +63,7 @@ function sourcesOf(sources) {
     h("h3", {}, icon("pulse"), " Sources"),
     sources.length === 0
       ? h("p", {}, "No system is set up yet. Add one to portero.toml.")
-      : h("ul", { class: "plain" }, sources.map((one) => h("li", {},
+      : h("ul", { class: "bare" }, sources.map((one) => h("li", {},
         h("b", {}, one.source), " ",
         h("span", { class: "fine" }, one.last ? `last heard ${ago(one.last)}` : "not heard yet", `, ${count(one.count ?? 0, "event")}`),
         one.quarantined > 0 ? [" ", chip(`${one.quarantined} quarantined`, "warn")] : null))));

@@ -271,6 +271,12 @@ export function makeTimeline() {
       setText(status, `${rows.size} of ${feed.items.length} loaded events shown.`);
     }, 150);
   });
+  byId("filter-toggle").addEventListener("click", (event) => {
+    const open = event.currentTarget.getAttribute("aria-expanded") !== "true";
+    event.currentTarget.setAttribute("aria-expanded", String(open));
+    if (open) byId("find").focus();
+    else if (form.checkVisibility?.() === false) clearFilter();
+  });
   older.addEventListener("click", loadOlder);
   held.addEventListener("click", () => {
     setPaused(false);
