@@ -13,6 +13,11 @@ pub mod record;
 pub mod clock;
 pub mod secret;
 
-// Pure: rule files to decisions.
+// A text with positions, for config and rules.
 pub mod node;
+
+// Pure: rule files to decisions.
 pub mod rules;
+
+// Systems: what the vendors say, made into events.
+pub mod systems;
