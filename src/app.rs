@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::action::PhoneId;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::delivery;
@@ -23,7 +24,7 @@ use crate::delivery::push::payload::Composer;
 use crate::delivery::push::vapid::{Contact, Vapid, VapidKeys};
 use crate::disk::OsDisk;
 use crate::event::Event;
-use crate::index::{Condition, Index};
+use crate::index::{Condition, Index, PhoneRow, StateRow};
 use crate::intake::{self, Intake};
 use crate::journal::{Entry, Journal, Reader};
 use crate::ledger::Ledger;
@@ -125,7 +126,7 @@ impl App {
 
         let Recovered { journal, ledger, applied, undecided, latest, first } =
             recover(&config, &clock).await?;
-        let index = Arc::new(open_index(&store.join("index"), &journal)?);
+        let index = Arc::new(open_index(&store.join("index"), &journal, &ledger)?);
         let (direct_in, direct) = mpsc::channel(DIRECT_MAX);
         let intake = Intake::new(journal.clone(), index.clone(), clock.clone(), direct_in);
         let stopping = CancellationToken::new();
@@ -309,14 +310,45 @@ async fn recover(config: &Config, clock: &Clock) -> Result<Recovered, StartError
 }
 
 /// The index, with everything in it that the journal holds.
-fn open_index(path: &Path, journal: &Journal) -> Result<Index, StartError> {
+fn open_index(path: &Path, journal: &Journal, ledger: &Ledger) -> Result<Index, StartError> {
     let (index, condition) = cannot!(Index::open(path), "cannot open the index")?;
     if let Condition::Damaged { why, moved_to } = condition {
         let moved_to = moved_to.display();
         tracing::warn!(why, %moved_to, "the index is damaged; it is built anew from the journal");
     }
-    cannot!(index.catch_up(journal), "cannot bring the index up to date")?;
+    let done = cannot!(index.catch_up(journal), "cannot bring the index up to date")?;
+    if let Some(why) = done.rebuilt {
+        tracing::info!(why, entries = done.entries, "the index was built anew");
+    }
+    if done.is_partial {
+        let restored = index.restore(state_rows(ledger), phone_rows(ledger));
+        cannot!(restored, "cannot bring the index up to date")?;
+    }
     Ok(index)
+}
+
+/// State as the checkpoint has it, for an index that is younger than the oldest segment.
+fn state_rows(ledger: &Ledger) -> impl Iterator<Item = (String, StateRow)> {
+    ledger.memory.states().iter().map(|(path, entry)| {
+        let position = Position::default();
+        (path.clone(), StateRow { value: entry.value.clone(), trust: entry.trust, position })
+    })
+}
+
+/// Phones as the checkpoint has them.
+fn phone_rows(ledger: &Ledger) -> impl Iterator<Item = (PhoneId, PhoneRow)> {
+    ledger.phones.iter().map(|(id, phone)| {
+        let row = PhoneRow {
+            person: phone.person.clone(),
+            name: phone.name.clone(),
+            session: phone.session.clone(),
+            subscription: phone.subscription.clone(),
+            ended: phone.failing.clone().filter(|_| phone.subscription.is_none()),
+            added: phone.added,
+            alive: phone.seen,
+        };
+        (id.clone(), row)
+    })
 }
 
 /// The journal since its newest checkpoint, folded.
