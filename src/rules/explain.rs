@@ -1,0 +1,112 @@
+//! Decisions in words: why each rule did or did not fire, and which rules came close. It reads
+//! what was decided and decides nothing again.
+
+use std::fmt::Write as _;
+
+use jiff::tz::TimeZone;
+
+use super::RuleSet;
+use super::pattern::{Field, Wanted};
+use crate::action::{Action, Task};
+use crate::event::Event;
+use crate::record::{Decided, Looked, NotSentReason, Verdict};
+
+/// Values of one key shown in a near miss; a list of a hundred subjects helps nobody.
+const SHOWN_VALUES_MAX: usize = 5;
+
+/// A decision for people: every rule that looked, whether it fired, with what, and if not why.
+/// Times are shown on the house's clock.
+pub fn explain(decided: &Decided, zone: &TimeZone) -> String {
+    if decided.looked.is_empty() {
+        return "no rule waits for this event\n".to_string();
+    }
+    let mut text = String::new();
+    for looked in &decided.looked {
+        rule_lines(&mut text, looked, decided, zone);
+    }
+    text
+}
+
+/// Writing into a `String` cannot fail, so the results below are dropped.
+fn rule_lines(text: &mut String, looked: &Looked, decided: &Decided, zone: &TimeZone) {
+    let verdict = match looked.verdict {
+        Verdict::Fired => "fired",
+        Verdict::Condition => "did not fire: its `if` is false",
+        Verdict::ConditionError => "did not fire: its `if` could not be evaluated",
+        Verdict::Cooldown => "did not fire: it fired too recently",
+        Verdict::Stopped => "was not asked",
+    };
+    let _ = writeln!(text, "{}: {verdict}", looked.rule);
+    if !looked.why.is_empty() {
+        let _ = writeln!(text, "    {}", looked.why);
+    }
+    if looked.verdict != Verdict::Fired {
+        return;
+    }
+    for action in decided.actions.iter().filter(|action| action.rule == looked.rule) {
+        let _ = writeln!(text, "    {}", action_line(action, zone));
+    }
+    for note in &looked.not_sent {
+        let what = match note.reason {
+            NotSentReason::NoPhone => format!("{} has no phone", note.detail),
+            NotSentReason::TemplateError => format!("not rendered: {}", note.detail),
+            NotSentReason::TooManyHops => {
+                format!("not made, the chain is too long: {}", note.detail)
+            }
+        };
+        let _ = writeln!(text, "    {}: {what}", note.step);
+    }
+    if let Some(cooldown) = &looked.cooldown {
+        let until = cooldown.until.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string();
+        let _ = writeln!(text, "    cools down until {until} unless delivery is later");
+    }
+}
+
+fn action_line(action: &Action, zone: &TimeZone) -> String {
+    let step = &action.step;
+    match &action.task {
+        Task::Push { phone, message } => {
+            let until = action.deadline.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string();
+            let body = match message.body.as_str() {
+                "" => String::new(),
+                body => format!(" {body:?}"),
+            };
+            let urgency = message.urgency.as_str();
+            format!("{step}: push to {phone}: {:?}{body} ({urgency}, until {until})", message.title)
+        }
+        Task::Emit(event) => {
+            let data = serde_json::Value::Object(event.data.clone());
+            format!("{step}: emits {} {data}", event.kind)
+        }
+    }
+}
+
+impl RuleSet {
+    /// Rules that wait for this type of event and did not look, each with what was different.
+    pub fn near_misses(&self, event: &Event) -> Vec<(String, String)> {
+        let miss = |rule: &super::Rule| {
+            if rule.matchers.iter().any(|matcher| matcher.accepts(event)) {
+                return None;
+            }
+            let close = rule.matchers.iter().find(|matcher| {
+                let kinds = matcher.wanted(&Field::Type);
+                let kind = Field::Type.of(event);
+                kinds.is_some_and(|kinds| kinds.iter().any(|wanted| wanted.accepts(kind)))
+            })?;
+            let (field, wanted) = close.first_miss(event, |field| *field == Field::Type)?;
+            let has = field.of(event);
+            let text = format!("`when.{field}` is {}, the event has {has}", alternatives(wanted));
+            Some((rule.name.to_string(), text))
+        };
+        self.rules.iter().filter_map(miss).collect()
+    }
+}
+
+fn alternatives(wanted: &[Wanted]) -> String {
+    let mut words: Vec<String> =
+        wanted.iter().take(SHOWN_VALUES_MAX).map(ToString::to_string).collect();
+    if wanted.len() > SHOWN_VALUES_MAX {
+        words.push(format!("{} more", wanted.len() - SHOWN_VALUES_MAX));
+    }
+    words.join(" or ")
+}

@@ -1,0 +1,260 @@
+//! The tests that stand beside the rules: run on the real engine with a clock that a test sets.
+//! Every person has one phone that takes everything at once, unless the test says otherwise; what
+//! rules emit comes back as it does in the house.
+
+mod case;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value as Json;
+
+pub(super) use case::{Case, Known, cases};
+use case::{Count, Expect, Happening, PushWanted};
+
+use super::{Memory, RuleSet, StateEntry, explain::explain};
+use crate::action::{Message, Outcome, PhoneId, Task};
+use crate::event::{Event, EventId, Trust};
+use crate::record::{Decided, Position, Settled, Verdict};
+
+/// Events one test may lead to: rules that feed each other must not run a test for ever.
+const EVENTS_MAX: usize = 1000;
+
+/// Turns a fixture's name, such as `netatmo/incoming_call.json`, into events.
+pub type Fixtures<'f> = dyn Fn(&str) -> Result<Vec<Event>, String> + 'f;
+
+/// How the tests went.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// How many passed.
+    pub passed: usize,
+    /// Those that failed.
+    pub failures: Vec<Failure>,
+}
+
+/// One failed test.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// Where it stands: `rules/a.yaml:20:5`.
+    pub place: String,
+    /// Its name.
+    pub test: String,
+    /// What was expected and what was found instead, a line each.
+    pub wrong: Vec<String>,
+    /// Everything that happened, with every rule's explanation.
+    pub happened: String,
+}
+
+impl Report {
+    /// Whether nothing failed.
+    pub fn is_ok(&self) -> bool {
+        self.failures.is_empty()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for failure in &self.failures {
+            writeln!(f, "FAILED {} ({})", failure.test, failure.place)?;
+            for line in &failure.wrong {
+                writeln!(f, "  {line}")?;
+            }
+            for line in failure.happened.lines() {
+                writeln!(f, "  | {line}")?;
+            }
+            writeln!(f)?;
+        }
+        writeln!(f, "{} passed, {} failed", self.passed, self.failures.len())
+    }
+}
+
+/// Runs all tests of a rule set.
+pub fn run(rules: &RuleSet, fixtures: &Fixtures<'_>) -> Report {
+    let mut report = Report::default();
+    for case in &rules.tests {
+        match run_case(rules, case, fixtures) {
+            None => report.passed += 1,
+            Some(failure) => report.failures.push(failure),
+        }
+    }
+    report
+}
+
+fn run_case(rules: &RuleSet, case: &Case, fixtures: &Fixtures<'_>) -> Option<Failure> {
+    let mut world = World::new(rules, case);
+    let mut wrong = Vec::new();
+    for happening in &case.events {
+        if let Err(why) = world.happen(happening, fixtures) {
+            wrong.push(why);
+        }
+    }
+    wrong.extend(case.expect.iter().filter_map(|expect| world.miss(expect)));
+    if wrong.is_empty() {
+        return None;
+    }
+    let (place, test) = (case.place.clone(), case.name.clone());
+    Some(Failure { place, test, wrong, happened: world.story() })
+}
+
+/// A house for one test.
+struct World<'r> {
+    rules: &'r RuleSet,
+    memory: Memory,
+    now: Timestamp,
+    done: Vec<(Arc<Event>, Decided)>,
+}
+
+impl<'r> World<'r> {
+    fn new(rules: &'r RuleSet, case: &Case) -> World<'r> {
+        let mut memory = Memory::new();
+        let people = case.phones.as_ref().unwrap_or(&rules.house.people);
+        people.iter().for_each(|person| memory.set_phone(person, PhoneId(person.clone())));
+        for (path, value) in &case.given {
+            let entry = StateEntry { value: value.clone(), trust: Trust::Fresh, at: case.at };
+            memory.set_state(path, entry);
+        }
+        World { rules, memory, now: case.at, done: Vec::new() }
+    }
+
+    fn happen(&mut self, happening: &Happening, fixtures: &Fixtures<'_>) -> Result<(), String> {
+        match happening {
+            Happening::After(pause) => {
+                self.now = self.now.checked_add(*pause).unwrap_or(Timestamp::MAX);
+                Ok(())
+            }
+            Happening::Restart => self.restart(),
+            Happening::Event(event) => self.take((**event).clone()),
+            Happening::Fixture(name) => {
+                let events = fixtures(name).map_err(|why| format!("fixture {name}: {why}"))?;
+                if events.is_empty() {
+                    return Err(format!("fixture {name} makes no event"));
+                }
+                events.into_iter().try_for_each(|event| self.take(event))
+            }
+        }
+    }
+
+    /// What a restart keeps is what a checkpoint writes.
+    fn restart(&mut self) -> Result<(), String> {
+        let kept = serde_json::to_string(&self.memory).map_err(|error| error.to_string())?;
+        self.memory = serde_json::from_str(&kept).map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
+    /// One event and all that follows from it at once.
+    fn take(&mut self, event: Event) -> Result<(), String> {
+        let mut queue = VecDeque::from([event]);
+        while let Some(mut event) = queue.pop_front() {
+            if self.done.len() >= EVENTS_MAX {
+                return Err(format!("more than {EVENTS_MAX} events followed"));
+            }
+            // A test that rings twice means two rings, also with one fixture.
+            let number = self.done.len().to_string();
+            event.id = EventId::derive([event.id.to_string().as_str(), &number]);
+            event.received = self.now;
+            let event = Arc::new(event);
+            let seen = Position(self.done.len() as u64);
+            let decided = self.rules.decide(&event, seen, &self.memory, self.now);
+            self.memory.apply_decided(&decided, self.now);
+            for action in &decided.actions {
+                let outcome = Outcome::Delivered;
+                let settled = Settled { action: action.id, outcome, attempts: 1, at: self.now };
+                self.memory.apply_settled(&settled);
+                if let Task::Emit(made) = &action.task {
+                    queue.push_back((**made).clone());
+                }
+            }
+            self.done.push((event, decided));
+        }
+        Ok(())
+    }
+
+    fn pushes(&self) -> impl Iterator<Item = (&str, &Message)> {
+        let actions = self.done.iter().flat_map(|(_, decided)| &decided.actions);
+        actions.filter_map(|action| match &action.task {
+            Task::Push { phone, message } => Some((phone.0.as_str(), &**message)),
+            Task::Emit(_) => None,
+        })
+    }
+
+    fn emitted(&self) -> impl Iterator<Item = &Event> {
+        let actions = self.done.iter().flat_map(|(_, decided)| &decided.actions);
+        actions.filter_map(|action| match &action.task {
+            Task::Emit(event) => Some(&**event),
+            Task::Push { .. } => None,
+        })
+    }
+
+    fn fired(&self, rule: &str) -> usize {
+        let looked = self.done.iter().flat_map(|(_, decided)| &decided.looked);
+        looked.filter(|looked| looked.rule == rule && looked.verdict == Verdict::Fired).count()
+    }
+
+    /// What was expected and what is instead, if it is not met.
+    fn miss(&self, expect: &Expect) -> Option<String> {
+        match expect {
+            Expect::Push(wanted, count) => self.miss_push(wanted, *count),
+            Expect::Emit { kind, subject, data, count } => {
+                let fits = |event: &&Event| {
+                    event.kind == *kind
+                        && subject.as_ref().is_none_or(|s| event.subject.as_ref() == Some(s))
+                        && data.iter().all(|(name, value)| event.data.get(name) == Some(value))
+                };
+                let found = self.emitted().filter(fits).count();
+                count.miss(found, &format!("emit of {kind}"))
+            }
+            Expect::Fired(rule, count) => {
+                count.miss(self.fired(rule), &format!("firing of `{rule}`"))
+            }
+            Expect::NoSet => {
+                let set = self.done.iter().flat_map(|(_, decided)| &decided.sets).next()?;
+                Some(format!("expected no set, but `{}` was set to {}", set.path, set.value))
+            }
+            Expect::State(path, value) => {
+                let has = self.memory.state(path).map_or(&Json::Null, |entry| &entry.value);
+                let same = has == value;
+                (!same).then(|| format!("expected `{path}` to be {value}, but it is {has}"))
+            }
+            Expect::NoEmit => {
+                let event = self.emitted().next()?;
+                Some(format!("expected no emit, but {} was emitted", event.kind))
+            }
+        }
+    }
+
+    fn miss_push(&self, wanted: &PushWanted, count: Count) -> Option<String> {
+        for person in &wanted.people {
+            let found = self.pushes().filter(|(to, message)| to == person && wanted.fits(message));
+            if let Some(miss) = count.miss(found.count(), &format!("push to {person}{wanted}")) {
+                return Some(miss);
+            }
+        }
+        if wanted.people.is_empty() {
+            let found = self.pushes().filter(|(_, message)| wanted.fits(message)).count();
+            return count.miss(found, &format!("push{wanted}"));
+        }
+        None
+    }
+
+    fn story(&self) -> String {
+        if self.done.is_empty() {
+            return "nothing happened\n".to_string();
+        }
+        let zone = &self.rules.house.time_zone;
+        let mut story = String::new();
+        for (event, decided) in &self.done {
+            let at = decided.at.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string();
+            let data = Json::Object(event.data.clone());
+            story.push_str(&format!("{at} {} {data}\n", event.kind));
+            for line in explain(decided, zone).lines() {
+                story.push_str(&format!("    {line}\n"));
+            }
+            for (rule, why) in self.rules.near_misses(event) {
+                story.push_str(&format!("    {rule}: did not look: {why}\n"));
+            }
+        }
+        story
+    }
+}

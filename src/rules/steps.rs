@@ -1,0 +1,264 @@
+//! Plans the steps of a rule that fires: which actions, which state, and what could not be
+//! planned and why. A text that cannot be rendered never costs a notification: a missing title
+//! becomes the rule's name, anything else is left out, and each is noted.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value as Json};
+
+use super::House;
+use super::compile::{Act, Emit, Push, Recipient, Rule, Step, Template};
+use super::expr::{Refused, Text};
+use super::memory::Memory;
+use super::scene::Scene;
+use crate::action::{Action, ActionId, Message, PhoneId, Task, Urgency};
+use crate::event::{Event, EventId, HOPS_MAX};
+use crate::record::{NotSent, NotSentReason, StateSet};
+
+/// How long an emitted event may wait for the journal before it is no news any more.
+const EMIT_TTL: Duration = Duration::from_secs(24 * 3600);
+/// The most bytes of a state variable's path or an event's subject.
+const NAME_BYTES_MAX: usize = 512;
+/// Digits of the event's id in a default tag: enough to tell two events of one rule apart.
+const TAG_ID_DIGITS: usize = 8;
+
+/// What one firing leads to.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub actions: Vec<Action>,
+    pub sets: Vec<StateSet>,
+    pub not_sent: Vec<NotSent>,
+    pub stopped: bool,
+    /// The most urgent push, also of those that reach nobody.
+    pub severity: Option<Urgency>,
+}
+
+/// Plans a rule's steps.
+pub(super) fn plan(rule: &Rule, scene: &Arc<Scene>, memory: &Memory, house: &House) -> Plan {
+    let mut planner = Planner { rule, scene, memory, house, plan: Plan::default() };
+    planner.steps(&rule.steps);
+    planner.plan
+}
+
+struct Planner<'a> {
+    rule: &'a Rule,
+    scene: &'a Arc<Scene>,
+    memory: &'a Memory,
+    house: &'a House,
+    plan: Plan,
+}
+
+impl Planner<'_> {
+    fn steps(&mut self, steps: &[Step]) {
+        for step in steps {
+            if self.plan.stopped {
+                return;
+            }
+            match &step.act {
+                Act::Push(push) => self.push(&step.path, push),
+                Act::Set(entries) => self.set(&step.path, entries),
+                Act::Emit(emit) => self.emit(&step.path, emit),
+                Act::If { condition, then, otherwise } => match condition.check(self.scene) {
+                    Ok(()) => self.steps(then),
+                    Err(Refused::False(_)) => self.steps(otherwise),
+                    Err(Refused::Error(why)) => {
+                        self.note(format!("{}.if", step.path), why);
+                        self.steps(otherwise);
+                    }
+                },
+                Act::Stop => self.plan.stopped = true,
+            }
+        }
+    }
+
+    fn note(&mut self, step: String, detail: String) {
+        let reason = NotSentReason::TemplateError;
+        self.plan.not_sent.push(NotSent { step, reason, detail });
+    }
+
+    /// A text that may be missing: noted if it cannot be rendered.
+    fn text(&mut self, step: &str, name: &str, text: &Text) -> Option<String> {
+        match text.render(self.scene) {
+            Ok(text) => Some(text),
+            Err(why) => {
+                self.note(format!("{step}.{name}"), why);
+                None
+            }
+        }
+    }
+
+    fn push(&mut self, step: &str, push: &Push) {
+        self.plan.severity = self.plan.severity.max(Some(push.urgency));
+        let message = self.message(step, push);
+        let deadline = later(self.scene.now(), push.ttl);
+        for phone in self.phones(step, push) {
+            let event = self.scene.event().id;
+            self.plan.actions.push(Action {
+                id: ActionId::derive(event, &self.rule.name, step, &phone.0),
+                rule: self.rule.name.to_string(),
+                step: step.to_string(),
+                deadline,
+                lane: self.rule.lane,
+                task: Task::Push { phone, message: Box::new(message.clone()) },
+            });
+        }
+    }
+
+    fn message(&mut self, step: &str, push: &Push) -> Message {
+        let title = self.text(step, "push.title", &push.title);
+        let mut optional = |name, text: &Option<Text>| {
+            let text = text.as_ref().and_then(|text| self.text(step, name, text))?;
+            Some(text).filter(|text| !text.is_empty())
+        };
+        let body = optional("push.body", &push.body);
+        let image = optional("push.image", &push.image);
+        let url = optional("push.url", &push.url);
+        let tag = optional("push.tag", &push.tag);
+        Message {
+            title: title.unwrap_or_else(|| self.rule.name.to_string()),
+            body: body.unwrap_or_default(),
+            image,
+            url,
+            tag: Some(tag.unwrap_or_else(|| self.default_tag())),
+            urgency: push.urgency,
+            ttl_s: u32::try_from(push.ttl.as_secs()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The same for a resend of the same notification, different for the next event.
+    fn default_tag(&self) -> String {
+        let id = self.scene.event().id.to_string();
+        format!("{}-{}", self.rule.name, &id[..TAG_ID_DIGITS])
+    }
+
+    /// The phones to reach, each once; persons without one are noted.
+    fn phones(&mut self, step: &str, push: &Push) -> Vec<PhoneId> {
+        let mut people: Vec<Arc<str>> = Vec::new();
+        for recipient in &push.to {
+            match recipient {
+                Recipient::People(names) => people.extend(names.iter().cloned()),
+                Recipient::Computed(text) => people.extend(self.computed(step, text)),
+            }
+        }
+        let mut told = BTreeSet::new();
+        let mut phones = Vec::new();
+        for person in people {
+            if !told.insert(Arc::clone(&person)) {
+                continue;
+            }
+            let before = phones.len();
+            phones.extend(self.memory.phones(&person).cloned());
+            if phones.len() == before {
+                let reason = NotSentReason::NoPhone;
+                let detail = person.to_string();
+                self.plan.not_sent.push(NotSent { step: step.to_string(), reason, detail });
+            }
+        }
+        phones
+    }
+
+    fn computed(&mut self, step: &str, text: &Text) -> Vec<Arc<str>> {
+        let Some(name) = self.text(step, "push.to", text) else { return Vec::new() };
+        match self.house.members(name.trim()) {
+            Some(people) => people,
+            None => {
+                self.note(format!("{step}.push.to"), format!("nobody is called `{name}`"));
+                Vec::new()
+            }
+        }
+    }
+
+    fn set(&mut self, step: &str, entries: &[(Text, Template)]) {
+        for (path, value) in entries {
+            let Some(path) = self.text(step, "set", path) else { continue };
+            if path.is_empty() || path.len() > NAME_BYTES_MAX {
+                self.note(format!("{step}.set"), "the path is empty or too long".to_string());
+                continue;
+            }
+            match value.value(self.scene) {
+                Ok(value) => {
+                    let trust = self.scene.trust();
+                    self.plan.sets.push(StateSet { path, value, trust });
+                }
+                Err(why) => self.note(format!("{step}.set.{path}"), why),
+            }
+        }
+    }
+
+    fn emit(&mut self, step: &str, emit: &Emit) {
+        let event = self.scene.event();
+        if event.hops >= HOPS_MAX {
+            let detail = format!("`{}` would be hop {}", emit.kind, u16::from(event.hops) + 1);
+            let reason = NotSentReason::TooManyHops;
+            self.plan.not_sent.push(NotSent { step: step.to_string(), reason, detail });
+            return;
+        }
+        let (event, now) = (Arc::clone(event), self.scene.now());
+        let Some((subject, data)) = self.emitted(step, emit) else { return };
+        let id = event.id.to_string();
+        let made = Event {
+            id: EventId::derive(["emit", &id, &self.rule.name, step]),
+            source: "portero".to_string(),
+            kind: emit.kind.to_string(),
+            subject,
+            time: None,
+            received: now,
+            trust: self.scene.trust(),
+            marks: event.marks,
+            hops: event.hops + 1,
+            data,
+            raw: Vec::new(),
+        };
+        self.plan.actions.push(Action {
+            id: ActionId::derive(event.id, &self.rule.name, step, "emit"),
+            rule: self.rule.name.to_string(),
+            step: step.to_string(),
+            deadline: later(now, EMIT_TTL),
+            lane: self.rule.lane,
+            task: Task::Emit(Box::new(made)),
+        });
+    }
+
+    /// Subject and data of an event to emit; `None` if one cannot be rendered, since an event
+    /// with a part missing would be another event.
+    fn emitted(&mut self, step: &str, emit: &Emit) -> Option<(Option<String>, Map<String, Json>)> {
+        let subject = match &emit.subject {
+            Some(text) => Some(self.text(step, "emit.subject", text)?),
+            None => None,
+        };
+        let mut data = Map::new();
+        for (name, value) in &emit.data {
+            match value.value(self.scene) {
+                Ok(value) => drop(data.insert(name.to_string(), value)),
+                Err(why) => {
+                    self.note(format!("{step}.emit.data.{name}"), why);
+                    return None;
+                }
+            }
+        }
+        Some((subject.filter(|text| !text.is_empty()), data))
+    }
+}
+
+impl Template {
+    fn value(&self, scene: &Arc<Scene>) -> Result<Json, String> {
+        match self {
+            Template::Fixed(json) => Ok(json.clone()),
+            Template::Text(text) => text.value(scene),
+            Template::List(items) => items.iter().map(|item| item.value(scene)).collect(),
+            Template::Map(entries) => {
+                let field = |(name, value): &(Box<str>, Template)| {
+                    Ok((name.to_string(), value.value(scene)?))
+                };
+                entries.iter().map(field).collect::<Result<_, String>>().map(Json::Object)
+            }
+        }
+    }
+}
+
+fn later(now: Timestamp, by: Duration) -> Timestamp {
+    now.checked_add(by).unwrap_or(Timestamp::MAX)
+}
