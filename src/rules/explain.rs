@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::RuleSet;
@@ -44,7 +45,7 @@ fn rule_lines(text: &mut String, looked: &Looked, decided: &Decided, zone: &Time
         return;
     }
     for action in decided.actions.iter().filter(|action| action.rule == looked.rule) {
-        let _ = writeln!(text, "    {}", action_line(action, zone));
+        let _ = writeln!(text, "    {}", action_line(action, decided.at, zone));
     }
     for note in &looked.not_sent {
         let what = match note.reason {
@@ -57,16 +58,23 @@ fn rule_lines(text: &mut String, looked: &Looked, decided: &Decided, zone: &Time
         let _ = writeln!(text, "    {}: {what}", note.step);
     }
     if let Some(cooldown) = &looked.cooldown {
-        let until = cooldown.until.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string();
+        let until = clock(cooldown.until, decided.at, zone);
         let _ = writeln!(text, "    cools down until {until} unless delivery is later");
     }
 }
 
-fn action_line(action: &Action, zone: &TimeZone) -> String {
+/// A moment on the house's clock, with its day if that is not `now`'s.
+pub(super) fn clock(at: Timestamp, now: Timestamp, zone: &TimeZone) -> String {
+    let at = at.to_zoned(zone.clone());
+    let today = at.date() == now.to_zoned(zone.clone()).date();
+    at.strftime(if today { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" }).to_string()
+}
+
+fn action_line(action: &Action, now: Timestamp, zone: &TimeZone) -> String {
     let step = &action.step;
     match &action.task {
         Task::Push { phone, message } => {
-            let until = action.deadline.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string();
+            let until = clock(action.deadline, now, zone);
             let body = match message.body.as_str() {
                 "" => String::new(),
                 body => format!(" {body:?}"),

@@ -58,10 +58,7 @@ fn rule(at: Cursor<'_>, house: &House) -> Option<Rule> {
     let lane = table.optional("lane").map(lane);
     let scope = Scope { house };
     let steps = table.required("do").and_then(|at| rule_steps(&scope, at));
-    table.done_with(|key| {
-        let later = LATER.contains(&key);
-        later.then(|| "this version of Portero does not have it yet".to_string())
-    });
+    table.done_with(rule_advice);
     let (name, range) = name?;
     Some(Rule {
         name: name.into(),
@@ -73,6 +70,21 @@ fn rule(at: Cursor<'_>, house: &House) -> Option<Rule> {
         lane: sound(lane)?.unwrap_or_default(),
         steps: steps?,
     })
+}
+
+fn rule_advice(key: &str) -> Option<String> {
+    if LATER.contains(&key) {
+        return Some("this version of Portero does not have it yet".to_string());
+    }
+    // Other systems' words for the same things.
+    let meant = match key {
+        "condition" | "conditions" => "if",
+        "trigger" | "triggers" | "on" => "when",
+        "action" | "actions" | "then" | "steps" => "do",
+        "alias" | "id" => "name",
+        _ => return None,
+    };
+    Some(format!("here it is called `{meant}`"))
 }
 
 /// `None` if it was given and is wrong.
@@ -303,7 +315,11 @@ fn check_type(at: Cursor<'_>, text: &str, emitted: &[&str]) {
     }
     let message = format!("no event has the type `{text}`");
     let all = types::NETATMO.iter().chain(types::PORTERO).copied().chain(emitted.iter().copied());
-    match nearest(text, all) {
+    let near = match prefix {
+        Some(_) => nearest(text, ["netatmo.*", "portero.*", "fibaro.*", "indigo.*", "hook.*"]),
+        None => nearest(text, all),
+    };
+    match near {
         Some(near) => at.wrong_help(message, format!("did you mean `{near}`?")),
         None => at.wrong_help(message, "a type of your own is made by another rule's `emit`"),
     }

@@ -272,9 +272,7 @@ fn cooldown_key(
 }
 
 fn cooling_why(scene: &Scene, running: &Cooldown, key: &str) -> String {
-    let until = scene.local(running.until);
-    let today = until.date() == scene.local_now().date();
-    let until = until.strftime(if today { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" });
+    let until = explain::clock(running.until, scene.now(), scene.zone());
     match key {
         "" => format!("cooling down until {until}"),
         key => format!("cooling down until {until} (key {key})"),

@@ -131,8 +131,8 @@ impl Scene {
         self.now.to_zoned(self.zone.clone())
     }
 
-    pub fn local(&self, at: Timestamp) -> Zoned {
-        at.to_zoned(self.zone.clone())
+    pub fn zone(&self) -> &TimeZone {
+        &self.zone
     }
 
     /// Forgets what was read before: the next rule answers for its own reading only.

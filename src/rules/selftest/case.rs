@@ -81,7 +81,7 @@ impl Count {
 pub(in crate::rules) struct PushWanted {
     /// Every one of them; anybody if empty.
     pub people: Vec<String>,
-    /// Field and text; a `*` at either end leaves that end open.
+    /// Field and text, in which `*` stands for anything.
     pub fields: Vec<(&'static str, String)>,
 }
 
@@ -101,13 +101,17 @@ impl PushWanted {
     }
 }
 
+/// Whether a text is as wanted; each `*` stands for anything.
 fn fits(wanted: &str, has: &str) -> bool {
-    match (wanted.strip_prefix('*'), wanted.strip_suffix('*')) {
-        (Some(_), Some(_)) if wanted.len() > 1 => has.contains(&wanted[1..wanted.len() - 1]),
-        (Some(end), None) => has.ends_with(end),
-        (None, Some(start)) => has.starts_with(start),
-        _ => wanted == "*" || has == wanted,
+    let Some((start, rest)) = wanted.split_once('*') else { return wanted == has };
+    let Some(mut left) = has.strip_prefix(start) else { return false };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let end = parts.pop().unwrap_or_default();
+    for part in parts {
+        let Some(at) = left.find(part) else { return false };
+        left = &left[at + part.len()..];
     }
+    left.ends_with(end)
 }
 
 impl fmt::Display for PushWanted {
@@ -361,4 +365,23 @@ fn emit_wanted(at: Cursor<'_>) -> Option<Expect> {
 fn times(at: Option<Cursor<'_>>) -> Count {
     let times = at.and_then(|at| at.int(0..=1000)).and_then(|times| usize::try_from(times).ok());
     times.map_or(Count::Some, Count::Exactly)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fits;
+
+    #[test]
+    fn a_star_stands_for_anything() {
+        for (wanted, has) in
+            [("a", "a"), ("*", ""), ("a*", "abc"), ("*c", "abc"), ("a*c*e", "abcde")]
+        {
+            assert!(fits(wanted, has), "{wanted} {has}");
+        }
+        for (wanted, has) in
+            [("a", "ab"), ("a*", "ba"), ("*c", "ab"), ("a*c*e", "ace2"), ("ab*b", "ab")]
+        {
+            assert!(!fits(wanted, has), "{wanted} {has}");
+        }
+    }
 }

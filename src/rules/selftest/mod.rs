@@ -4,7 +4,7 @@
 
 mod case;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -32,6 +32,8 @@ pub struct Report {
     pub passed: usize,
     /// Those that failed.
     pub failures: Vec<Failure>,
+    /// Rules that fired in some test; the others are not tested.
+    pub fired: BTreeSet<String>,
 }
 
 /// One failed test.
@@ -74,7 +76,7 @@ impl fmt::Display for Report {
 pub fn run(rules: &RuleSet, fixtures: &Fixtures<'_>) -> Report {
     let mut report = Report::default();
     for case in &rules.tests {
-        match run_case(rules, case, fixtures) {
+        match run_case(rules, case, fixtures, &mut report.fired) {
             None => report.passed += 1,
             Some(failure) => report.failures.push(failure),
         }
@@ -82,7 +84,12 @@ pub fn run(rules: &RuleSet, fixtures: &Fixtures<'_>) -> Report {
     report
 }
 
-fn run_case(rules: &RuleSet, case: &Case, fixtures: &Fixtures<'_>) -> Option<Failure> {
+fn run_case(
+    rules: &RuleSet,
+    case: &Case,
+    fixtures: &Fixtures<'_>,
+    fired: &mut BTreeSet<String>,
+) -> Option<Failure> {
     let mut world = World::new(rules, case);
     let mut wrong = Vec::new();
     for happening in &case.events {
@@ -90,6 +97,9 @@ fn run_case(rules: &RuleSet, case: &Case, fixtures: &Fixtures<'_>) -> Option<Fai
             wrong.push(why);
         }
     }
+    let looked = world.done.iter().flat_map(|(_, decided)| &decided.looked);
+    let new = looked.filter(|looked| looked.verdict == Verdict::Fired);
+    fired.extend(new.map(|looked| looked.rule.clone()));
     wrong.extend(case.expect.iter().filter_map(|expect| world.miss(expect)));
     if wrong.is_empty() {
         return None;
