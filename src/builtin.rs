@@ -26,6 +26,7 @@ pub fn decide(event: &Arc<Event>, seen: Position, now: Timestamp) -> Option<Deci
     let message = Message {
         title: "Portero can reach this phone".into(),
         body: "This is the test you asked for.".into(),
+        url: Some(format!("/#event={}", event.id)),
         tag: Some("portero-test".into()),
         urgency: Urgency::High,
         ttl_s: u32::try_from(TEST_LIVES.as_secs()).unwrap_or(0),

@@ -24,6 +24,7 @@ use crate::phones::Ask;
 use crate::record::Subscription;
 use crate::secret::{Secret, fingerprint, random, random_code, random_name, random_token};
 use crate::systems::netatmo::sim::Sim;
+use crate::systems::netatmo::story::{self, Mischief};
 use crate::telemetry;
 
 #[derive(Debug, Args)]
@@ -60,7 +61,8 @@ pub fn demo(args: &DemoArgs) -> anyhow::Result<u8> {
             format!("http://{}/hooks/netatmo/home", app.listen),
             secret,
             args.seed.unwrap_or_else(|| u64::from_le_bytes(random())),
-        );
+        )
+        .misbehaving(Mischief::ALL);
         let http = reqwest::Client::builder().no_proxy().build()?;
         let pace = std::time::Duration::from_millis(args.pace_ms);
         tokio::spawn(sim.run(http, pace, stopping.clone()));
@@ -108,7 +110,10 @@ fn config(args: &DemoArgs, folder: &Path, secret: &Secret) -> anyhow::Result<Con
         rules,
         secret.expose(),
     );
-    let (config, _) = Config::parse(SourceFile::new("demo", text), folder, &|_| None)?;
+    let (mut config, _) = Config::parse(SourceFile::new("demo", text), folder, &|_| None)?;
+    if let Some(home) = config.netatmo.get_mut("home") {
+        home.names = story::names();
+    }
     Ok(config)
 }
 

@@ -124,17 +124,10 @@ fn drawn(problems: &Problems) -> String {
     if std::io::stderr().is_terminal() { problems.render_styled() } else { problems.render() }
 }
 
-/// Loads the config; warnings go to standard error.
+/// Loads the config. Its warnings are left to `check`, and to `run`, which refuses what is missing.
 fn config(path: &Path) -> anyhow::Result<Config> {
-    match Config::load(path) {
-        Ok((config, warnings)) => {
-            for warning in warnings.iter() {
-                eprintln!("{warning}");
-            }
-            Ok(config)
-        }
-        Err(problems) => Err(BadConfig::from(&problems).into()),
-    }
+    let loaded = Config::load(path).map_err(|problems| BadConfig::from(&problems))?;
+    Ok(loaded.0)
 }
 
 /// A runtime for commands that only need to wait a little.

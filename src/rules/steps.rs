@@ -121,7 +121,8 @@ impl Planner<'_> {
             title: title.unwrap_or_else(|| self.rule.name.to_string()),
             body: body.unwrap_or_default(),
             image,
-            url,
+            // A tap leads to the event on the page, unless the rule knows better.
+            url: Some(url.unwrap_or_else(|| format!("/#event={}", self.scene.event().id))),
             tag: Some(tag.unwrap_or_else(|| self.default_tag())),
             urgency: push.urgency,
             ttl_s: u32::try_from(push.ttl.as_secs()).unwrap_or(u32::MAX),
