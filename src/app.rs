@@ -32,6 +32,7 @@ use crate::node::Problems;
 use crate::record::{Checkpoint, Position, Record};
 use crate::reload::Reloader;
 use crate::router::{Inbox, Message, Router, View};
+use crate::rules::RuleSet;
 use crate::secret::{Secret, fingerprint, hex, random_token};
 use crate::systems::netatmo::health::{BadSignatures, BanWatch};
 use crate::systems::netatmo::session::Session;
@@ -123,48 +124,24 @@ impl App {
             house: config.house.clone(),
         };
         let (rules, status) = reloader.start(clock.now()).map_err(StartError::Rules)?;
-
-        let Recovered { journal, ledger, applied, undecided, latest, first } =
-            recover(&config, &clock).await?;
-        let index = Arc::new(open_index(&store.join("index"), &journal, &ledger)?);
-        let (direct_in, direct) = mpsc::channel(DIRECT_MAX);
-        let intake = Intake::new(journal.clone(), index.clone(), clock.clone(), direct_in);
+        let Core { journal, intake, timeline, delivery, router, view, index, indexer } =
+            Core::start(&config, &keys, &clock, rules).await?;
         let stopping = CancellationToken::new();
-        let indexer =
-            tokio::spawn(index_batches(index.clone(), intake.clone(), journal.subscribe()));
-        let timeline = Arc::new(Timeline::new(latest));
-        tokio::spawn(show_batches(timeline.clone(), journal.subscribe()));
-
-        let delivery = start_delivery(&config, &keys, &ledger, &journal, &clock)?;
-        let (view, seen) = watch::channel(Arc::new(View::default()));
-        let (router, messages) = mpsc::channel(MESSAGES_MAX);
-        let inbox = Inbox { entries: journal.subscribe(), direct, messages };
-        let task = Router {
-            ledger,
-            rules,
-            journal: journal.clone(),
-            delivery: delivery.clone(),
-            intake: intake.clone(),
-            clock: clock.clone(),
-            view,
-            applied,
-        };
-        tokio::spawn(task.run(undecided, inbox));
         let (shown, status) = watch::channel(status);
         tokio::spawn(reloader.run(router.clone(), intake.clone(), shown, stopping.clone()));
-        tokio::spawn(keep_house(journal.clone(), index, router.clone(), stopping.clone(), first));
+        tokio::spawn(keep_house(journal.clone(), index, router.clone(), stopping.clone()));
 
         let (ready, is_ready) = watch::channel(true);
         let face = Data::new(Face {
             intake,
             journal: journal.clone(),
             router: router.clone(),
-            view: seen,
+            view,
             timeline,
             rules: status,
             hooks: hooks(&config),
             vapid: keys.vapid.public_key().to_string(),
-            receipt_key: keys.receipt.clone(),
+            receipt_key: keys.receipt,
             public_url: config.server.public_url.clone(),
             time_zone: config.house.time_zone.iana_name().unwrap_or("").to_string(),
             endpoints: Policy::from_config(config.push.allow_insecure_endpoints),
@@ -218,6 +195,54 @@ impl App {
         let _ = self.journal.barrier().await;
         self.indexer.abort();
         tracing::info!(owed, "stopped");
+    }
+}
+
+/// The parts between the way in and the phones, running.
+struct Core {
+    journal: Journal,
+    intake: Intake,
+    timeline: Arc<Timeline>,
+    delivery: delivery::Handle,
+    router: mpsc::Sender<Message>,
+    view: watch::Receiver<Arc<View>>,
+    index: Arc<Index>,
+    indexer: JoinHandle<()>,
+}
+
+impl Core {
+    async fn start(
+        config: &Config,
+        keys: &Keys,
+        clock: &Clock,
+        rules: Arc<RuleSet>,
+    ) -> Result<Core, StartError> {
+        let Recovered { journal, ledger, applied, undecided, latest } =
+            recover(config, clock).await?;
+        let index = open_index(&config.store.path.join("index"), &journal, &ledger)?;
+        let index = Arc::new(index);
+        let (direct_in, direct) = mpsc::channel(DIRECT_MAX);
+        let intake = Intake::new(journal.clone(), index.clone(), clock.clone(), direct_in);
+        let indexing = index_batches(index.clone(), intake.clone(), journal.subscribe());
+        let indexer = tokio::spawn(indexing);
+        let timeline = Arc::new(Timeline::new(latest));
+        tokio::spawn(show_batches(timeline.clone(), journal.subscribe()));
+        let delivery = start_delivery(config, keys, &ledger, &journal, clock)?;
+        let (show, view) = watch::channel(Arc::new(View::default()));
+        let (router, messages) = mpsc::channel(MESSAGES_MAX);
+        let inbox = Inbox { entries: journal.subscribe(), direct, messages };
+        let task = Router {
+            ledger,
+            rules,
+            journal: journal.clone(),
+            delivery: delivery.clone(),
+            intake: intake.clone(),
+            clock: clock.clone(),
+            view: show,
+            applied,
+        };
+        tokio::spawn(task.run(undecided, inbox));
+        Ok(Core { journal, intake, timeline, delivery, router, view, index, indexer })
     }
 }
 
@@ -286,7 +311,6 @@ struct Recovered {
     applied: Position,
     undecided: Vec<(Position, Arc<Event>)>,
     latest: Latest,
-    first: Position,
 }
 
 async fn recover(config: &Config, clock: &Clock) -> Result<Recovered, StartError> {
@@ -305,7 +329,6 @@ async fn recover(config: &Config, clock: &Clock) -> Result<Recovered, StartError
         ledger: folded.ledger,
         undecided: folded.undecided.into(),
         latest: folded.latest,
-        first: opened.first,
     })
 }
 
@@ -460,8 +483,8 @@ async fn keep_house(
     index: Arc<Index>,
     router: mpsc::Sender<Message>,
     stopping: CancellationToken,
-    mut first: Position,
 ) {
+    let mut first = journal.first();
     let mut rolled = journal.segments_rolled();
     loop {
         tokio::select! {

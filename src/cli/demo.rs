@@ -53,6 +53,7 @@ pub fn demo(args: &DemoArgs) -> anyhow::Result<u8> {
     let secret = random_token();
     let config = config(args, &folder.0, &secret)?;
     run::runtime()?.block_on(async {
+        let mut signals = run::Signals::listen()?;
         let app = run::start(config, true).await?;
         let token = pair(&app).await?;
         app.face.set_demo_session(token);
@@ -67,9 +68,9 @@ pub fn demo(args: &DemoArgs) -> anyhow::Result<u8> {
         let pace = std::time::Duration::from_millis(args.pace_ms);
         tokio::spawn(sim.run(http, pace, stopping.clone()));
         println!("Portero's demo runs: open http://{} (Ctrl-C ends it)", app.listen);
-        run::until_asked_to_stop().await?;
+        signals.asked().await;
         stopping.cancel();
-        run::stop(app).await
+        run::stop(app, signals).await
     })
 }
 

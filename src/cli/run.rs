@@ -1,7 +1,7 @@
 //! `portero run`: the doorkeeper itself.
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{At, BadConfig};
 use crate::app::{App, StartError};
@@ -16,10 +16,11 @@ pub fn run(at: &At) -> anyhow::Result<u8> {
     let config = super::config(&at.config)?;
     telemetry::logs(config.log);
     runtime()?.block_on(async {
+        let mut signals = Signals::listen()?;
         let app = start(config, false).await?;
         tracing::info!(listen = %app.listen, admin = %app.admin, "ready");
-        until_asked_to_stop().await?;
-        stop(app).await
+        signals.asked().await;
+        stop(app, signals).await
     })
 }
 
@@ -39,22 +40,34 @@ pub async fn start(config: Config, demo: bool) -> anyhow::Result<App> {
     }
 }
 
-/// Returns at SIGTERM or SIGINT.
-pub async fn until_asked_to_stop() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT, listened for before anything starts: one that comes early is not lost.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Begins to listen.
+    pub fn listen() -> anyhow::Result<Signals> {
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Signals { terminate, interrupt })
     }
-    Ok(())
+
+    /// Returns when somebody asks the process to stop.
+    pub async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Stops in order; a second signal stops at once, which loses nothing that was acknowledged.
-pub async fn stop(app: App) -> anyhow::Result<u8> {
+pub async fn stop(app: App, mut signals: Signals) -> anyhow::Result<u8> {
     tracing::info!("stopping");
     tokio::select! {
         () = app.stop() => Ok(0),
-        asked = until_asked_to_stop() => asked.map(|()| super::FAILED),
+        () = signals.asked() => Ok(super::FAILED),
     }
 }

@@ -36,7 +36,7 @@ impl Sim {
     /// Posts until told to stop, a beat every `pace`. A failed delivery is logged and lost, as
     /// Netatmo's are: nothing is known to be sent again.
     pub async fn run(mut self, client: reqwest::Client, pace: Duration, stop: CancellationToken) {
-        while let Some(shot) = self.story.next() {
+        for shot in self.story.by_ref() {
             tokio::select! {
                 biased; // To stop goes before the next beat.
                 () = stop.cancelled() => return,
