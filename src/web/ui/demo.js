@@ -50,10 +50,11 @@ export function makeDemo({ toasts, banner, session }) {
     banner("demo", fill(h("span"), line, button), "info");
   }
 
+  /** Asks the browser for permission; must follow a tap. */
   async function ask() {
     await Notification.requestPermission();
     start();
   }
 
-  return { watch, start };
+  return { watch, start, ask };
 }
