@@ -164,7 +164,7 @@ test("a ring becomes a notification, is reported shown and opened, and the timel
   await row.locator(".looked li", { hasText: "doorbell of the other house" }).getByText("did not apply").waitFor();
   assert.equal(await row.locator(".steps li.done").count(), 4);
   await row.getByText("Message as it came").click();
-  await row.locator("pre", { hasText: home }).waitFor();
+  await row.locator("details[data-key=raw] pre", { hasText: home }).waitFor();
   await shot(phone, "explained-phone-light");
   assert.deepEqual(phone.faults, []);
 });

@@ -187,7 +187,8 @@ function factsOf(item) {
     ["Type", event.type],
     ["Source", event.source],
     ["Subject", event.subject],
-    ["Happened", event.time ? moment(event.time) : "not told by the source"],
+    // A source that does not say when has the moment we took it as its time.
+    ["Happened", event.time !== event.received && moment(event.time)],
     ["Received", moment(event.received)],
     ["Trust", trust ? `${event.trust}: ${trust[2]}` : event.trust],
     ["Marks", marksOf(event).map(([words]) => words).join(", ")],
