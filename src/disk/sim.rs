@@ -27,6 +27,8 @@ pub struct Faults {
     pub short_writes: bool,
     /// Appends take only a part of what they are offered, and say they took all.
     pub lying_writes: bool,
+    /// Files list and open, but their bytes cannot be read.
+    pub unreadable: bool,
     /// Syncs answer well and do nothing: a planted bug that every test of durability must see.
     pub idle_syncs: bool,
 }
@@ -298,6 +300,9 @@ impl DiskFile for SimFile {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         let world = self.disk.world();
         world.alive()?;
+        if world.faults.unreadable {
+            return Err(io::Error::from_raw_os_error(5)); // EIO
+        }
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
         let rest = world.nodes[self.node].now.get(offset..).unwrap_or_default();
         let len = rest.len().min(into.len());

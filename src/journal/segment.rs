@@ -76,6 +76,8 @@ pub(super) struct Scan {
     chunk: usize,
     /// Whether it was said that the file's length cannot be read.
     is_named: bool,
+    /// Whether the disk refused bytes on a search.
+    is_unreadable: bool,
 }
 
 impl Scan {
@@ -92,6 +94,7 @@ impl Scan {
             payload: 0..0,
             chunk: CHUNK_BYTES,
             is_named: false,
+            is_unreadable: false,
         }
     }
 
@@ -158,6 +161,8 @@ impl Scan {
         let start = self.at;
         let is_proven = match limit {
             Limit::Known(_) => true,
+            // What the disk does not give is no unfinished write, and must not be cut off as one.
+            Limit::FileEnd if matches!(flaw, Flaw::Unreadable(_)) => true,
             Limit::FileEnd => self.proven > start || self.prove(start, end),
         };
         if !is_proven {
@@ -194,7 +199,8 @@ impl Scan {
         }
     }
 
-    /// Looks for a good frame behind `at` that seals what is before it.
+    /// Looks for a good frame behind `at` that seals what is before it. Bytes that cannot be read
+    /// count as one: nobody knows.
     fn prove(&mut self, at: u64, end: u64) -> bool {
         let mut look = self.behind(at, end);
         while let Some(found) = self.next_head(look, end) {
@@ -206,7 +212,7 @@ impl Scan {
                 _ => look = self.behind(found, end),
             }
         }
-        false
+        self.is_unreadable
     }
 
     /// The first position from `from` on where a whole frame's head stands.
@@ -219,7 +225,10 @@ impl Scan {
             match self.head(at, end) {
                 Ok(Some(head)) if at + head.frame_bytes() as u64 <= end => return Some(at),
                 Ok(_) => at += 1,
-                Err(_) => at = (at / PAGE_BYTES + 1) * PAGE_BYTES,
+                Err(_) => {
+                    self.is_unreadable = true;
+                    at = (at / PAGE_BYTES + 1) * PAGE_BYTES;
+                }
             }
         }
         None

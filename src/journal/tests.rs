@@ -315,3 +315,24 @@ async fn what_was_submitted_is_written_although_the_handle_is_gone() {
     let (journal, _) = open(&disk.crash(), Config::default()).await;
     assert_eq!(numbers(journal.read(Position(0))), [5]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_cannot_be_read_are_named_and_not_cut_off() {
+    let disk = SimDisk::new(12);
+    let (journal, _) = open(&disk, Config::default()).await;
+    for n in 0..100 {
+        journal.append(vec![note(n)]).await.unwrap();
+    }
+    let end = journal.end();
+    let mut reader = journal.read(Position(0));
+    disk.faults(|faults| faults.unreadable = true);
+    let damage = reader.next().unwrap().unwrap_err();
+    assert!(matches!(damage.why, Flaw::Unreadable(_)) && damage.bytes == end.0, "{damage}");
+    assert!(reader.next().is_none());
+    journal.close().await;
+    let (journal, opened) = open(&disk, Config::default()).await;
+    assert!(opened.torn_bytes == 0 && opened.damage.len() == 1, "{opened:?}");
+    journal.append(vec![note(100)]).await.unwrap();
+    disk.faults(|faults| faults.unreadable = false);
+    assert_eq!(numbers(journal.read(Position(0))), Vec::from_iter(0..=100));
+}

@@ -1,7 +1,7 @@
 // The page's beginning and its hub: is this device paired, which part is shown, who hears what the
 // stream says. Every other module does one thing and knows nothing of the others.
 
-import { ApiError, get, post, remove } from "./api.js";
+import { ApiError, get, post } from "./api.js";
 import { fill, h, icon, setText } from "./dom.js";
 import { makeDemo } from "./demo.js";
 import { forget, recall, remember } from "./memory.js";
@@ -25,7 +25,7 @@ const session = { me: null, reload };
 const timeline = makeTimeline();
 const phones = makePhones(byId("phone-list"), { session, ask, removedMe: logout });
 const status = makeStatus(byId("status-body"), { banner });
-const card = makeNotifyCard(byId("this-phone"), session, { state: pushStateChanged });
+const card = makeNotifyCard(byId("this-phone"), session, { state: pushStateChanged, demoAsk: () => demo.ask() });
 const demo = makeDemo({ toasts: byId("toasts"), banner, session });
 let stopStream = null;
 let pairingCode = null;
@@ -107,10 +107,8 @@ function leave() {
   byId("account").open = false;
 }
 
-// The phone goes out of the list, and with it its session.
 async function logout() {
   await unsubscribe().catch(() => {});
-  await remove(`/api/phones/${encodeURIComponent(session.me?.phone)}`).catch(() => {});
   try {
     await post("/api/logout");
   } catch (error) {
@@ -121,8 +119,13 @@ async function logout() {
 }
 
 async function reload() {
+  const version = session.me?.version;
   try {
     session.me = await get("/api/me");
+    if (version && version !== session.me.version) {
+      banner("version", fill(h("span"), "Portero was updated. ",
+        h("button", { type: "button", class: "quiet", onclick: () => location.reload() }, "Load the new page")), "info");
+    }
   } catch (error) {
     if (error.status === 401) denied();
     throw error;
@@ -138,30 +141,36 @@ function denied() {
 // ---- the stream --------------------------------------------------------------------------------
 
 function listen() {
+  let greeted = false;
+  let wasLost = false;
   stopStream?.();
   stopStream = openStream({
     opened: () => {
+      greeted = false;
+      if (wasLost) reload().catch(() => {});
+      wasLost = false;
       setLive("good", "live");
       banner("lost", "");
       guard(timeline.refresh()).then(openFromAddress);
       refreshSide();
     },
     lost: () => {
+      wasLost = true;
       setLive("bad", "not connected");
       banner("lost", "The connection to Portero is lost. Trying again by itself.", "warn");
     },
     denied,
     item: (item) => {
       timeline.push(item);
+      if (item?.event?.source === "portero") status.soon();
       if (session.me?.demo) demo.watch(item);
     },
     status: (data) => (data?.rules && data?.journal ? status.show(data) : status.soon()),
     phones: phonesChanged,
-    hello: (data) => {
-      if (data?.version && session.me?.version && data.version !== session.me.version) {
-        banner("version", fill(h("span"), "Portero was updated. ",
-          h("button", { type: "button", class: "quiet", onclick: () => location.reload() }, "Load the new page")), "info");
-      }
+    // The first greeting follows the connection; a later one says that much has happened at once.
+    hello: () => {
+      if (greeted) timeline.soon();
+      greeted = true;
     },
   }, { probe });
 }

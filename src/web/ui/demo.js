@@ -34,9 +34,10 @@ export function makeDemo({ toasts, banner, session }) {
   }
 
   async function notify(action, event) {
-    if (!("Notification" in globalThis) || Notification.permission !== "granted") return;
-    const registration = await navigator.serviceWorker?.getRegistration("/");
-    await registration?.showNotification(action.title, {
+    if (!("Notification" in globalThis && "serviceWorker" in navigator) || Notification.permission !== "granted") return;
+    // At the first visit the worker may need a moment; until it is active it can show nothing.
+    const registration = await navigator.serviceWorker.ready;
+    await registration.showNotification(action.title, {
       body: action.body, tag: action.tag ?? action.id, icon: "/icon-192.png", badge: "/badge-96.png",
       data: { navigate: `/#event=${event}`, event },
     });
@@ -50,10 +51,11 @@ export function makeDemo({ toasts, banner, session }) {
     banner("demo", fill(h("span"), line, button), "info");
   }
 
+  /** Asks the browser for permission; must follow a tap. */
   async function ask() {
     await Notification.requestPermission();
     start();
   }
 
-  return { watch, start };
+  return { watch, start, ask };
 }

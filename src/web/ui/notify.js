@@ -20,9 +20,10 @@ const BROKEN = {
 
 /**
  * Fills `card`. `session.me` is what Portero says of us; `session.reload()` asks it anew;
- * `state(name, words)` hears how things stand, with words where a person must act.
+ * `state(name, words)` hears how things stand, with words where a person must act; `demoAsk()` asks
+ * for permission in the demo.
  */
-export function makeNotifyCard(card, session, { state: tellState }) {
+export function makeNotifyCard(card, session, { state: tellState, demoAsk }) {
   let busy = "";
   let problem = "";
   let said = "";
@@ -40,7 +41,7 @@ export function makeNotifyCard(card, session, { state: tellState }) {
     fill(card,
       h("h3", {}, icon("bell"), " Notifications on this device"),
       h("p", { class: "device fine" }, me.name),
-      VIEWS[state]({ me, on, off, test, busy }),
+      VIEWS[state]({ me, on, off, test, busy, show }),
       problem ? h("p", { class: "problem", role: "alert" }, problem) : null,
       said ? h("p", { class: "said", role: "status" }, said) : null);
     if (focused) (card.querySelector("button") ?? card).focus();
@@ -82,6 +83,11 @@ export function makeNotifyCard(card, session, { state: tellState }) {
     return "A test is on its way. It should show up within a few seconds.";
   });
 
+  const show = () => run("Asking…", async () => {
+    await demoAsk();
+    return "";
+  });
+
   return { draw };
 }
 
@@ -89,6 +95,11 @@ const button = (words, onclick, kind = "") => h("button", { type: "button", clas
 
 const VIEWS = {
   busy: ({ busy }) => h("p", { class: "busy", role: "status", "aria-busy": "true" }, busy),
+  demo: ({ show, test }) => [
+    h("p", {}, "In the demo this page shows what the rules send to this device; no push service is needed."),
+    h("p", { class: "buttons" }, button("Send a test", test),
+      globalThis.Notification?.permission === "default" ? button("Show real notifications", show, "quiet") : null),
+  ],
   insecure: () => h("p", {}, "Notifications need a secure connection. Open Portero by its https:// address."),
   unsupported: () => h("p", {}, "This browser cannot receive notifications. Try a current Chrome, Edge, Firefox or Safari, not in a private window."),
   "ios-install": () => [

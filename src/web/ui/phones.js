@@ -12,8 +12,10 @@ export function makePhones(list, { session, ask, removedMe }) {
   let timer = 0;
 
   function soon() {
-    clearTimeout(timer);
-    timer = setTimeout(() => refresh().catch(() => {}), FETCH_PAUSE_MS);
+    timer ||= setTimeout(() => {
+      timer = 0;
+      refresh().catch(() => {});
+    }, FETCH_PAUSE_MS);
   }
 
   async function refresh() {

@@ -41,9 +41,11 @@ export function obstacle() {
 
 /**
  * The state of push on this device: insecure, ios-install, unsupported, denied, off, changed (the
- * server's key is another one), lost (Portero thinks we are subscribed, the browser does not), on.
+ * server's key is another one), lost (Portero thinks we are subscribed, the browser does not), on; demo, where the page shows
+ * what would be pushed.
  */
 export async function pushState(me) {
+  if (me.demo) return "demo";
   const blocked = obstacle();
   if (blocked) return blocked;
   if (Notification.permission === "denied") return "denied";

@@ -3,7 +3,7 @@
 
 import { append, chip, fill, h, icon, picture } from "./dom.js";
 import {
-  clock, count, kindOf, marksOf, moment, NOT_SENT, placeOf, PUSH_STEPS, pushState, TRUST, VERDICTS,
+  clock, count, isCalm, kindOf, marksOf, moment, NOT_SENT, placeOf, PUSH_STEPS, pushState, TRUST, VERDICTS,
 } from "./words.js";
 
 /** More pushes than this are counted in the summary line instead of named. */
@@ -33,7 +33,7 @@ export function makeRow(item) {
   function update(next) {
     row.item = next;
     fill(summary, summaryOf(next));
-    details.className = `event ${kindOf(next.event).group}`;
+    details.className = `event ${kindOf(next.event).group}${isCalm(next.event) ? " calm" : ""}`;
     if (details.open) fillInside();
   }
 
@@ -144,7 +144,7 @@ function decisionOf(decided) {
 
 function actionOf(action) {
   if (action.kind !== "push") {
-    return h("li", { class: "action" }, h("p", {}, "Made the event ", h("code", {}, action.title || action.id)), byRule(action));
+    return h("li", { class: "action" }, h("p", {}, "Made the event ", h("code", {}, action.emits ?? action.id)), byRule(action));
   }
   const state = pushState(action);
   return h("li", { class: "action" },
@@ -187,7 +187,8 @@ function factsOf(item) {
     ["Type", event.type],
     ["Source", event.source],
     ["Subject", event.subject],
-    ["Happened", event.time ? moment(event.time) : "not told by the source"],
+    // A source that does not say when has the moment we took it as its time.
+    ["Happened", event.time !== event.received && moment(event.time)],
     ["Received", moment(event.received)],
     ["Trust", trust ? `${event.trust}: ${trust[2]}` : event.trust],
     ["Marks", marksOf(event).map(([words]) => words).join(", ")],

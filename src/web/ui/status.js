@@ -6,15 +6,20 @@ import { chip, fill, h, icon } from "./dom.js";
 import { ago, count, moment } from "./words.js";
 
 const FETCH_PAUSE_MS = 500;
+/** While something is wrong, its end is looked for this often. */
+const TROUBLE_EVERY_MS = 5_000;
 
 /** `banner(key, words, tone)` shows a line at the top of the page; no words take it away. */
 export function makeStatus(box, { banner }) {
   let timer = 0;
+  let trouble = 0;
   let shown = "";
 
   function soon() {
-    clearTimeout(timer);
-    timer = setTimeout(() => refresh().catch(() => {}), FETCH_PAUSE_MS);
+    timer ||= setTimeout(() => {
+      timer = 0;
+      refresh().catch(() => {});
+    }, FETCH_PAUSE_MS);
   }
 
   async function refresh() {
@@ -23,6 +28,8 @@ export function makeStatus(box, { banner }) {
 
   function show(status) {
     const { rules, journal } = status;
+    clearTimeout(trouble);
+    if (!rules.ok || !journal.writable) trouble = setTimeout(soon, TROUBLE_EVERY_MS);
     banner("rules", rules.ok ? "" : "The rule files have problems. The last good rules stay in force; see Health.", "warn");
     banner("journal", journal.writable ? "" : `The journal cannot be written: ${journal.detail}. Events are still passed on, but a restart would lose them.`, "bad");
     const now = JSON.stringify(status);
@@ -34,6 +41,9 @@ export function makeStatus(box, { banner }) {
   }
 
   function clear() {
+    clearTimeout(trouble);
+    clearTimeout(timer);
+    timer = 0;
     shown = "";
     box.replaceChildren();
   }
@@ -46,7 +56,7 @@ function rulesOf(rules) {
     h("h3", {}, icon("list"), " Rules ", rules.ok ? chip("in force", "good") : chip("rejected", "bad")),
     rules.ok ? null : [
       h("p", {}, "The files as they are now cannot be used. The last good rules stay in force. Run ", h("code", {}, "portero check"), " after editing."),
-      h("pre", { tabindex: "0", class: "problems", "aria-label": "Problems in the rule files" }, rules.problems),
+      h("pre", { tabindex: "0", class: "problems", "aria-label": "Problems in the rule files" }, rules.problems.trimEnd()),
     ],
     h("p", { class: "fine" }, rules.version ? `Version ${rules.version}` : "No rules loaded",
       rules.since ? `, since ${moment(rules.since)}` : ""));

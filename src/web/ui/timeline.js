@@ -17,8 +17,8 @@ const BUSY_ITEMS = 40;
 const WAITING_MAX = 1000;
 /** Screen readers hear of new events at most this often. */
 const ANNOUNCE_MS = 5_000;
-/** After an overflow the newest page is fetched at most this often. */
-const CATCH_UP_MS = 5_000;
+/** When more happens than is told one by one, the newest page is fetched at most this often. */
+const CATCH_UP_MS = 2_000;
 /** Scrolled further than this past the list's top counts as reading. */
 const READING_PX = 120;
 /** Pages fetched to find the event that a notification leads to. */
@@ -39,6 +39,7 @@ export function makeTimeline() {
   let announcedAt = -ANNOUNCE_MS;
   let announceTimer = 0;
   let caughtUpAt = -CATCH_UP_MS;
+  let refreshTimer = 0;
 
   const list = byId("rows");
   const form = byId("filter");
@@ -96,10 +97,9 @@ export function makeTimeline() {
     if (touched.size > 0) draw(touched, loaded && fresh > 0 && fresh <= 10);
     showHeld();
     announce();
-    if (!hold && overflowed && performance.now() - caughtUpAt > CATCH_UP_MS) {
+    if (!hold && overflowed) {
       overflowed = false;
-      caughtUpAt = performance.now();
-      refresh().catch(() => (overflowed = true));
+      soon();
     }
   }
 
@@ -193,6 +193,7 @@ export function makeTimeline() {
   /** Fetches the newest page: at the start, after a lost connection, after an overflow. */
   async function refresh() {
     const asked = feed;
+    caughtUpAt = performance.now();
     asked.beginPage();
     const page = await get("/api/timeline");
     if (asked !== feed) return;
@@ -201,6 +202,14 @@ export function makeTimeline() {
     draw();
     loaded = true;
     showEnds(rows.size, wanted());
+  }
+
+  /** Fetches the newest page, but not more often than a flood is worth. */
+  function soon() {
+    refreshTimer ||= setTimeout(() => {
+      refreshTimer = 0;
+      refresh().catch(() => {});
+    }, Math.max(0, caughtUpAt + CATCH_UP_MS - performance.now()));
   }
 
   async function loadOlder() {
@@ -295,5 +304,5 @@ export function makeTimeline() {
     if (!on) flush(true);
   }
 
-  return { push, refresh, open, clear };
+  return { push, refresh, soon, open, clear };
 }

@@ -15,10 +15,8 @@ export const GROUPS = [
 // type → [words, icon, group]. Sub types refine some of them below.
 const KINDS = {
   "netatmo.ring": ["Doorbell rang", "bell", "bell"],
-  "netatmo.incoming_call": ["Doorbell rang", "bell", "bell"],
   "netatmo.accepted_call": ["Call answered", "bell", "bell"],
   "netatmo.missed_call": ["Call missed", "bell", "bell"],
-  "netatmo.missed_ring": ["Ring missed", "bell", "bell"],
   "netatmo.rtc": ["Doorbell call", "bell", "bell"],
   "netatmo.call_ended": ["Call ended", "bell", "bell"],
   "netatmo.person": ["Person seen", "person", "people"],
@@ -33,7 +31,7 @@ const KINDS = {
   "netatmo.end_recording": ["Recording ended", "camera", "motion"],
   "netatmo.smoke": ["Smoke alarm", "flame", "alarm"],
   "netatmo.co_detected": ["Carbon monoxide alarm", "flame", "alarm"],
-  "netatmo.hush": ["Smoke alarm muted", "flame", "alarm"],
+  "netatmo.hush": ["Smoke alarm by hand", "flame", "alarm"],
   "netatmo.tampered": ["Detector tampered with", "siren", "alarm"],
   "netatmo.sound_test": ["Detector sound test", "siren", "alarm"],
   "netatmo.detection_chamber_status": ["Detection chamber checked", "flame", "health"],
@@ -63,13 +61,28 @@ const KINDS = {
   "netatmo.webhook_activation": ["Netatmo webhook active", "check", "health"],
   "netatmo.home_event_changed": ["Home mode changed", "home", "other"],
   "netatmo.topology_changed": ["Home changed", "home", "other"],
+  "netatmo.display_change": ["Display changed", "home", "other"],
+  "netatmo.set_point": ["Temperature set", "home", "other"],
+  "netatmo.cancel_set_point": ["Temperature back to plan", "home", "other"],
+  "netatmo.schedule": ["Heating plan chosen", "home", "other"],
+  "netatmo.device_event": ["Devices changed", "gear", "other"],
+  "netatmo.new_user": ["New user", "person", "other"],
+  "netatmo.daily_summary": ["Video summary of the day", "camera", "other"],
+  "netatmo.alert": ["Alert", "warn", "alarm"],
+  "netatmo.new_device": ["New device", "plug", "health"],
+  "netatmo.unparsable": ["Unreadable message", "question", "other"],
   "netatmo.unknown": ["Unknown message", "question", "other"],
   "portero.rules.rejected": ["Rules rejected", "warn", "portero"],
-  "portero.rules.loaded": ["Rules loaded", "list", "portero"],
   "portero.netatmo.ban_risk": ["Netatmo may ban us", "warn", "portero"],
   "portero.source.silent": ["Source is silent", "warn", "portero"],
   "portero.test": ["Test", "bell", "portero"],
 };
+
+// A name's field and its id's.
+const NAMES = [
+  ["person", "person_id"], ["module_name", "module_id"], ["device_name", "device_id"], ["camera_name", "camera_id"],
+  ["room_name", "room_id"], ["home_name", "home_id"],
+];
 
 /** { words, icon, group } for an event: by its type, else by its last name made readable. */
 export function kindOf(event) {
@@ -82,14 +95,17 @@ export function kindOf(event) {
   return { words: name, icon: group === "portero" ? "gear" : "dot", group };
 }
 
+/** Whether an alarm says that all is well again; their number for that is 0. */
+export const isCalm = (event) => kindOf(event).group === "alarm" && event.data?.sub_type === 0;
+
 /** Where or whom it is about: the most telling names the event carries, in one line. */
 export function placeOf(event) {
   const data = event.data ?? {};
-  const names = [
-    data.person, data.person_name, data.module_name, data.device_name, data.camera_name,
-    data.room_name, data.home_name,
-  ];
-  const told = [...new Set(names.filter((name) => typeof name === "string" && name !== ""))];
+  const told = [];
+  for (const [name, id] of NAMES) {
+    // Where nobody gave a name, the name is the id, and tells a person nothing.
+    if (typeof data[name] === "string" && data[name] !== "" && data[name] !== data[id] && !told.includes(data[name])) told.push(data[name]);
+  }
   const sub = subTypeOf(data);
   if (sub) told.unshift(sub);
   if (told.length === 0 && event.subject) told.push(event.subject);
@@ -98,10 +114,8 @@ export function placeOf(event) {
 
 /** The sub type in words, where the event has them. */
 function subTypeOf(data) {
-  for (const key of ["sub_type_name", "sub_type_word", "sub_type_words", "status"]) {
-    if (typeof data[key] === "string") return data[key].replaceAll("_", " ");
-  }
-  return typeof data.sub_type === "string" ? data.sub_type.replaceAll("_", " ") : "";
+  const name = data.sub_type_name;
+  return typeof name === "string" && name !== "unknown" ? name.replaceAll("_", " ") : "";
 }
 
 /** trust → [label, tone, explanation]. */
