@@ -14,7 +14,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::action::PhoneId;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::delivery;
@@ -24,13 +23,13 @@ use crate::delivery::push::payload::Composer;
 use crate::delivery::push::vapid::{Contact, Vapid, VapidKeys};
 use crate::disk::OsDisk;
 use crate::event::Event;
-use crate::index::{Condition, Index, PhoneRow, StateRow};
+use crate::index::{Condition, Index, StateRow};
 use crate::intake::{self, Intake};
 use crate::journal::{Entry, Journal, Reader};
 use crate::ledger::Ledger;
 use crate::node::Problems;
 use crate::record::{Checkpoint, Position, Record};
-use crate::reload::Reloader;
+use crate::reload::{Reloader, RulesStatus};
 use crate::router::{Inbox, Message, Router, View};
 use crate::rules::RuleSet;
 use crate::secret::{Secret, fingerprint, hex, random_token};
@@ -38,7 +37,7 @@ use crate::systems::netatmo::health::{BadSignatures, BanWatch};
 use crate::systems::netatmo::session::Session;
 use crate::telemetry;
 use crate::web::hooks::NetatmoHook;
-use crate::web::timeline::{Latest, Timeline};
+use crate::web::timeline::{Change, Latest, Timeline};
 use crate::web::{self, Face};
 
 /// Messages to the router under way; a page that asks waits for its turn.
@@ -130,6 +129,7 @@ impl App {
         let (shown, status) = watch::channel(status);
         tokio::spawn(reloader.run(router.clone(), intake.clone(), shown, stopping.clone()));
         tokio::spawn(keep_house(journal.clone(), index, router.clone(), stopping.clone()));
+        tokio::spawn(show_status(timeline.clone(), status.clone()));
 
         let (ready, is_ready) = watch::channel(true);
         let face = Data::new(Face {
@@ -344,7 +344,7 @@ fn open_index(path: &Path, journal: &Journal, ledger: &Ledger) -> Result<Index, 
         tracing::info!(why, entries = done.entries, "the index was built anew");
     }
     if done.is_partial {
-        let restored = index.restore(state_rows(ledger), phone_rows(ledger));
+        let restored = index.restore(state_rows(ledger), ledger.phones.clone());
         cannot!(restored, "cannot bring the index up to date")?;
     }
     Ok(index)
@@ -355,22 +355,6 @@ fn state_rows(ledger: &Ledger) -> impl Iterator<Item = (String, StateRow)> {
     ledger.memory.states().iter().map(|(path, entry)| {
         let position = Position::default();
         (path.clone(), StateRow { value: entry.value.clone(), trust: entry.trust, position })
-    })
-}
-
-/// Phones as the checkpoint has them.
-fn phone_rows(ledger: &Ledger) -> impl Iterator<Item = (PhoneId, PhoneRow)> {
-    ledger.phones.iter().map(|(id, phone)| {
-        let row = PhoneRow {
-            person: phone.person.clone(),
-            name: phone.name.clone(),
-            session: phone.session.clone(),
-            subscription: phone.subscription.clone(),
-            ended: phone.failing.clone().filter(|_| phone.subscription.is_none()),
-            added: phone.added,
-            alive: phone.seen,
-        };
-        (id.clone(), row)
     })
 }
 
@@ -474,6 +458,13 @@ fn fold_into_index(index: &Index, intake: &Intake, batches: &[Arc<[Entry]>], flu
 async fn show_batches(timeline: Arc<Timeline>, mut batches: mpsc::UnboundedReceiver<Arc<[Entry]>>) {
     while let Some(batch) = batches.recv().await {
         timeline.batch(&batch);
+    }
+}
+
+/// Tells the pages when rules come into force or are rejected.
+async fn show_status(timeline: Arc<Timeline>, mut status: watch::Receiver<RulesStatus>) {
+    while status.changed().await.is_ok() {
+        timeline.tell(Change::Status);
     }
 }
 

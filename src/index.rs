@@ -16,11 +16,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sled::{Db, Tree};
 
-pub use phones::PhoneRow;
-
 use crate::action::PhoneId;
 use crate::event::{EventId, Trust};
 use crate::journal::{Damage, Entry, Flaw, Journal};
+use crate::ledger::Phone;
 use crate::record::{Keys, Position, Record, StateSet};
 
 /// Memory for pages. Lookups touch one page each and the system caches the file as well, so
@@ -40,7 +39,7 @@ pub struct Index {
     ids: Tree,
     /// Path to [`StateRow`].
     state: Tree,
-    /// Phone to [`PhoneRow`].
+    /// Phone to [`Phone`].
     phones: Tree,
     meta: Tree,
     path: PathBuf,
@@ -337,7 +336,7 @@ impl Index {
     pub fn restore(
         &self,
         states: impl IntoIterator<Item = (String, StateRow)>,
-        phones: impl IntoIterator<Item = (PhoneId, PhoneRow)>,
+        phones: impl IntoIterator<Item = (PhoneId, Phone)>,
     ) -> Result<(), IndexError> {
         self.state.clear()?;
         self.phones.clear()?;

@@ -68,6 +68,45 @@ pub struct Phone {
 }
 
 impl Phone {
+    /// What is known of a phone after a change; the fold that the ledger and the index share. A
+    /// change to a phone that is not known was made before it was removed, and changes nothing.
+    pub fn after(before: Option<Phone>, change: &PhoneChange) -> Option<Phone> {
+        match change {
+            PhoneChange::Removed { .. } => return None,
+            PhoneChange::Added { person, name, session, at, .. } if before.is_none() => {
+                return Some(Phone {
+                    person: person.clone(),
+                    name: name.clone(),
+                    session: session.clone(),
+                    subscription: None,
+                    added: *at,
+                    seen: *at,
+                    last_delivered: None,
+                    last_shown: None,
+                    failing: None,
+                });
+            }
+            _ => {}
+        }
+        let mut phone = before?;
+        match change {
+            PhoneChange::Subscribed { subscription, at, .. } => {
+                phone.subscription = Some(subscription.clone());
+                phone.seen = phone.seen.max(*at);
+                phone.failing = None;
+            }
+            PhoneChange::Unsubscribed { why, .. } => {
+                phone.subscription = None;
+                phone.failing = Some(why.clone());
+            }
+            PhoneChange::Alive { at, .. } => phone.seen = phone.seen.max(*at),
+            PhoneChange::Invited { .. }
+            | PhoneChange::Added { .. }
+            | PhoneChange::Removed { .. } => {}
+        }
+        Some(phone)
+    }
+
     /// Whether it has not been heard of for [`PHONE_UNSEEN_AFTER`].
     pub fn is_stale(&self, now: Timestamp) -> bool {
         let last = self.last_shown.map_or(self.seen, |shown| shown.max(self.seen));
@@ -178,43 +217,23 @@ impl Ledger {
                 let invite = Invite { person: person.clone(), expires: *expires };
                 self.invites.insert(code.clone(), invite);
             }
-            PhoneChange::Added { id, person, name, session, code, at } => {
+            PhoneChange::Added { code, at, .. } => {
                 self.invites
                     .retain(|hash, invite| Some(hash) != code.as_ref() && invite.expires > *at);
-                self.phones.entry(id.clone()).or_insert_with(|| Phone {
-                    person: person.clone(),
-                    name: name.clone(),
-                    session: session.clone(),
-                    subscription: None,
-                    added: *at,
-                    seen: *at,
-                    last_delivered: None,
-                    last_shown: None,
-                    failing: None,
-                });
             }
-            PhoneChange::Subscribed { id, subscription, at } => {
-                let Some(phone) = self.phones.get_mut(id) else { return };
-                phone.subscription = Some(subscription.clone());
-                phone.seen = phone.seen.max(*at);
-                phone.failing = None;
-                self.memory.set_phone(&phone.person, id.clone());
-            }
-            PhoneChange::Unsubscribed { id, why, .. } => {
-                let Some(phone) = self.phones.get_mut(id) else { return };
-                phone.subscription = None;
-                phone.failing = Some(why.clone());
-                self.memory.remove_phone(id);
-            }
-            PhoneChange::Alive { id, at } => {
-                if let Some(phone) = self.phones.get_mut(id) {
-                    phone.seen = phone.seen.max(*at);
+            _ => {}
+        }
+        let Some(id) = change.phone() else { return };
+        match Phone::after(self.phones.remove(id), change) {
+            Some(phone) => {
+                if phone.subscription.is_some() {
+                    self.memory.set_phone(&phone.person, id.clone());
+                } else {
+                    self.memory.remove_phone(id);
                 }
+                self.phones.insert(id.clone(), phone);
             }
-            PhoneChange::Removed { id, .. } => {
-                self.phones.remove(id);
-                self.memory.remove_phone(id);
-            }
+            None => self.memory.remove_phone(id),
         }
     }
 }

@@ -248,6 +248,20 @@ pub enum PhoneChange {
     },
 }
 
+impl PhoneChange {
+    /// The phone concerned; an invitation is for none yet.
+    pub fn phone(&self) -> Option<&PhoneId> {
+        match self {
+            PhoneChange::Invited { .. } => None,
+            PhoneChange::Added { id, .. }
+            | PhoneChange::Subscribed { id, .. }
+            | PhoneChange::Unsubscribed { id, .. }
+            | PhoneChange::Alive { id, .. }
+            | PhoneChange::Removed { id, .. } => Some(id),
+        }
+    }
+}
+
 /// A browser's push subscription (W3C Push API, `PushSubscription.toJSON()`).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscription {
