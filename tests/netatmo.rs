@@ -293,6 +293,11 @@ proptest! {
         }
         prop_assert_eq!(first, again);
     }
+}
+
+proptest! {
+    // Each case walks all fixtures.
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn order_blanks_and_spelling_change_neither_type_nor_id(seed in any::<u64>()) {

@@ -67,6 +67,12 @@ pub const NETATMO: &[&str] = &[
 pub const PORTERO: &[&str] = &[
     // Netatmo is about to stop calling us: our answers were late or wrong.
     "portero.netatmo.ban_risk",
+    // Signatures were bad many times in a row: a wrong secret, or a forger.
+    "portero.netatmo.bad_signatures",
+    // The journal cannot be written; events are routed from memory.
+    "portero.journal.failed",
+    // The page's test button was pressed.
+    "portero.test",
     // Rule files were saved that cannot be used; the old rules stay in force.
     "portero.rules.rejected",
     // A source said nothing for longer than the config allows.

@@ -46,15 +46,17 @@ pub fn frame(body: &[u8]) -> Result<Frame<'_>, Unparsable> {
 /// Some bodies carry their payload in `extra_params`, an object or one written as a text; what
 /// stands there is more exact than what stands around it.
 fn unfold_extra_params(data: &mut Fields<'_>) {
-    match data.take("extra_params") {
-        Some(Value::Object(inner)) => data.put_all(inner.into_iter().take(FIELDS_MAX)),
+    let inner = match data.take("extra_params") {
+        Some(Value::Object(inner)) => inner,
         Some(Value::String(text)) => match wire::fields(text.as_bytes()) {
-            Ok(inner) => data.put_all(inner.into_map()),
-            Err(_) => data.put("extra_params", text),
+            Ok(inner) => inner.into_map(),
+            Err(_) => return data.put("extra_params", text),
         },
-        Some(other) => data.put("extra_params", other),
-        None => {}
-    }
+        Some(other) => return data.put("extra_params", other),
+        None => return,
+    };
+    let said = inner.into_iter().filter(|(_, value)| !value.is_null());
+    data.put_all(said.take(FIELDS_MAX));
 }
 
 /// Drops nulls, and ids and names of events that are no texts.
@@ -75,14 +77,18 @@ fn as_id(value: &mut Value) -> bool {
     if let Value::Number(number) = value {
         *value = Value::String(number.to_string());
     }
+    is_id(value)
+}
+
+fn is_id(value: &Value) -> bool {
     value.as_str().is_some_and(|id| !id.is_empty())
 }
 
 /// Brings to the top what rules look for and some bodies keep in objects.
 fn unfold_objects(data: &mut Fields<'_>) {
-    if let Some(Value::Object(user)) = data.take("user") {
+    if let Some(Value::Object(mut user)) = data.take("user") {
         // Its e-mail address is nobody's business here; the raw body has it.
-        data.put_new("user_id", user.get("id").cloned());
+        data.put_new("user_id", user.remove("id").filter(is_id));
     }
     if let Some(Value::Object(home)) = data.get("home") {
         let found = home_facts(data, home);
@@ -97,9 +103,8 @@ fn unfold_objects(data: &mut Fields<'_>) {
 
 /// Ids and names that `home` knows about what the body is about.
 fn home_facts(data: &Fields<'_>, home: &Map<String, Value>) -> [(&'static str, Option<Value>); 4] {
-    let id = home.get("id").cloned().filter(|id| id.as_str().is_some_and(|id| !id.is_empty()));
     [
-        ("home_id", id),
+        ("home_id", home.get("id").filter(|id| is_id(id)).cloned()),
         ("home_name", home.get("name").filter(|name| name.is_string()).cloned()),
         ("module_name", name_in(home.get("modules"), data.text("module_id"))),
         ("room_name", name_in(home.get("rooms"), data.text("room_id"))),
@@ -174,7 +179,7 @@ fn signalled(data: &mut Fields<'_>) -> Option<Kind> {
     let signal = data.get("data")?.get("type")?.as_str()?.to_ascii_lowercase();
     let Some(Value::Object(mut inner)) = data.take("data") else { return None };
     if let Some(Value::Object(mut session)) = inner.remove("session_description") {
-        data.put_new("module_id", session.remove("module_id").filter(Value::is_string));
+        data.put_new("module_id", session.remove("module_id").filter(is_id));
         let name = name_in(session.get("modules"), data.text("module_id"));
         data.put_new("module_name", name);
     }
@@ -254,7 +259,7 @@ fn person<'a>(value: Value) -> Option<Fields<'a>> {
     }
     if let Some(Value::Object(mut face)) = given.take("face") {
         for (part, name) in [("id", "face_id"), ("key", "face_key"), ("url", "face_url")] {
-            given.put_new(name, face.remove(part));
+            given.put_new(name, face.remove(part).filter(Value::is_string));
         }
     }
     Some(given)
@@ -286,5 +291,71 @@ fn moment(value: &Value) -> Option<Timestamp> {
         MS_MIN.. => Timestamp::from_millisecond(number).ok(),
         S_MIN.. => Timestamp::from_second(number).ok(),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Frame<'_> {
+        frame(body.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_event_is_the_one_that_the_tables_know() {
+        let table = [
+            (r#""push_type":"NSD-smoke""#, "netatmo.smoke"),
+            (r#""event_type":"smoke""#, "netatmo.smoke"),
+            (r#""push_type":"smoke","event_type":" Smoke ""#, "netatmo.smoke"),
+            (r#""push_type":"NOC-human","event_type":"movement""#, "netatmo.movement"),
+            (r#""push_type":"NOC-human","event_type":"brand_new""#, "netatmo.human"),
+            (r#""push_type":"home_event_changed","event_type":"schedule""#, "netatmo.schedule"),
+            (r#""push_type":"home_event_changed","event_type":"x""#, "netatmo.home_event_changed"),
+            (r#""push_type":"NDB-","event_type":"""#, "netatmo.unknown"),
+            (r#""push_type":"NDB-rtc""#, "netatmo.rtc"),
+            (r#""push_type":"NDB-rtc","data":{"type":"Offer"}"#, "netatmo.ring"),
+            (r#""data":{"type":"rescind"}"#, "netatmo.call_ended"),
+            (r#""push_type":"NACamera-movement","data":{"type":"offer"}"#, "netatmo.movement"),
+        ];
+        for (fields, kind) in table {
+            assert_eq!(read(&format!("{{{fields}}}")).kind.name, kind, "{fields}");
+        }
+    }
+
+    #[test]
+    fn extra_params_count_unless_they_are_null() {
+        let body =
+            r#"{"device_id":"a","home_id":"h","extra_params":{"device_id":"b","home_id":null}}"#;
+        let data = read(body).data;
+        assert_eq!((data.text("device_id"), data.text("home_id")), (Some("b"), Some("h")));
+    }
+
+    #[test]
+    fn a_number_without_a_word_is_unknown_and_one_without_words_has_none() {
+        let word = |body| read(body).data.text("sub_type_name").map(String::from);
+        assert_eq!(word(r#"{"event_type":"smoke","sub_type":7}"#).as_deref(), Some("unknown"));
+        assert_eq!(word(r#"{"event_type":"smoke","sub_type":"1"}"#).as_deref(), Some("detected"));
+        assert_eq!(
+            word(r#"{"event_type":"light_mode","sub_type":"Auto"}"#).as_deref(),
+            Some("auto")
+        );
+        assert_eq!(word(r#"{"event_type":"movement","sub_type":7}"#), None);
+        assert_eq!(word(r#"{"event_type":"smoke"}"#), None);
+    }
+
+    #[test]
+    fn a_moment_is_read_in_seconds_milliseconds_or_words() {
+        let time = |text: &str| {
+            read(&format!(r#"{{"timestamp":{text}}}"#)).time.map(|time| time.to_string())
+        };
+        let noon = Some("2026-11-20T12:00:00Z".to_owned());
+        for text in ["1795176000", "1795176000000", "1795176000.0", r#""1795176000""#] {
+            assert_eq!(time(text), noon, "{text}");
+        }
+        assert_eq!(time(r#""2026-11-20T13:00:00+01:00""#), noon);
+        for text in ["0", "-1", "1e300", "true", r#""noon""#, "99999999999999999"] {
+            assert_eq!(time(text), None, "{text}");
+        }
     }
 }

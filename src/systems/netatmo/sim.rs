@@ -35,8 +35,8 @@ impl Sim {
 
     /// Posts until told to stop, a beat every `pace`. A failed delivery is logged and lost, as
     /// Netatmo's are: nothing is known to be sent again.
-    pub async fn run(mut self, client: reqwest::Client, pace: Duration, stop: CancellationToken) {
-        for shot in self.story.by_ref() {
+    pub async fn run(self, client: reqwest::Client, pace: Duration, stop: CancellationToken) {
+        for shot in self.story {
             tokio::select! {
                 biased; // To stop goes before the next beat.
                 () = stop.cancelled() => return,

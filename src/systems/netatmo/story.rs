@@ -26,6 +26,9 @@ const PERSONS: [(&str, &str); 3] = [
     ("e2bf7000-0000-4000-8000-0000000000c3", "Chloé"),
 ];
 
+/// The last scene of the opening.
+const OPENING: u64 = 5;
+
 /// What the simulated household calls its things and people: for [`super::Config::names`].
 pub fn names() -> BTreeMap<String, String> {
     let things = [
@@ -115,7 +118,7 @@ impl Story {
             2 => self.face(PERSONS[1].0, true),
             3 => self.smoke_test(),
             4 => self.left_open(WINDOW),
-            5 => self.seen("movement", INDOOR, "NACamera"),
+            OPENING => self.seen("movement", INDOOR, "NACamera"),
             _ => self.any_scene(),
         }
         self.scene += 1;
@@ -160,22 +163,30 @@ impl Story {
         }
     }
 
-    /// Somebody at the door: seen, heard twice over (offer and call), answered or missed.
+    /// Somebody at the door: seen, heard twice over (call and offer, in either order), answered
+    /// or missed.
     fn ring(&mut self, answered: bool) {
         let (visit, session) = (self.luck.hex(24), self.luck.uuid());
         let part = |luck: &mut Luck| json!({ "event_id": visit, "subevent_id": luck.uuid() });
         let seen = joined(part(&mut self.luck), self.luck.pictures());
         self.event("human", BELL, "NDB", seen);
+        let call = json!({ "session_id": session, "message": "Someone rings at the front door" });
+        let call = joined(joined(call, part(&mut self.luck)), self.luck.pictures());
+        // The opening shows the ring that has a picture.
+        let call_first = self.scene <= OPENING || self.luck.below(2) == 0;
+        if call_first {
+            self.event("incoming_call", BELL, "NDB", call.clone());
+        }
         let repeats = if self.mischief.retransmits { 3 } else { 1 };
         for _ in 0..repeats {
             self.signal("offer", &session);
         }
-        let call = json!({ "session_id": session, "message": "Someone rings at the front door" });
-        let call = joined(joined(call, part(&mut self.luck)), self.luck.pictures());
-        self.event("incoming_call", BELL, "NDB", call);
+        if !call_first {
+            self.event("incoming_call", BELL, "NDB", call);
+        }
         let outcome = if answered { "accepted_call" } else { "missed_call" };
-        let outcome_fields = joined(json!({ "session_id": session }), part(&mut self.luck));
-        self.event(outcome, BELL, "NDB", outcome_fields);
+        let fields = joined(json!({ "session_id": session }), part(&mut self.luck));
+        self.event(outcome, BELL, "NDB", fields);
         let ends = if self.mischief.retransmits { 6 } else { 1 };
         for _ in 0..ends {
             self.signal("terminate", &session);

@@ -1,0 +1,36 @@
+//! Replays every fuzz target's corpus, so that what fuzzing once found stays fixed in every
+//! `cargo test`. See `tests/fuzz/Cargo.toml` for fuzzing itself.
+
+use std::fs;
+use std::path::Path;
+
+#[path = "fuzz/checks/webhook.rs"]
+mod webhook;
+
+#[path = "fuzz/checks/rules.rs"]
+mod rules;
+
+/// Runs `check` on every file of a folder below the package.
+fn replay(folder: &str, check: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let files: Vec<_> = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
+    assert!(!files.is_empty(), "{} is empty", folder.display());
+    for file in files {
+        println!("{}", file.display()); // Shown if the check fails.
+        check(&fs::read(&file).unwrap());
+    }
+}
+
+#[test]
+fn webhook() {
+    replay("tests/fuzz/corpus/webhook", webhook::check);
+    replay("fixtures/netatmo", webhook::check);
+}
+
+#[test]
+fn rules() {
+    replay("tests/fuzz/corpus/rules", rules::check);
+    replay("rules", rules::check);
+    replay("fixtures/rules/good", rules::check);
+    replay("fixtures/rules/bad", rules::check);
+}
