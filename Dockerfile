@@ -1,5 +1,7 @@
-# Build: docker build -t portero .    Run: docker run -v portero:/data -p 8080:8080 portero
-# /data holds portero.toml, rules/ and the journal; the first start writes samples there.
+# Build:       docker build -t portero .
+# First time:  docker run --rm -v portero:/data portero init
+# Run:         docker run -v portero:/data -p 8080:8080 portero
+# /data holds portero.toml (with listen = "0.0.0.0:8080"), rules/, the journal and the keys.
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock portero.toml ./

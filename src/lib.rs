@@ -33,6 +33,9 @@ pub mod systems;
 // Delivery: lanes, retry policy, senders.
 pub mod delivery;
 
+// Watching: logs and counters.
+pub mod telemetry;
+
 // Deciding: from durable events to durable decisions.
 pub mod router;
 pub mod reload;
@@ -42,6 +45,5 @@ pub mod web;
 
 // Wiring.
 pub mod config;
-pub mod telemetry;
 pub mod app;
 pub mod cli;

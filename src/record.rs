@@ -105,6 +105,19 @@ pub enum Verdict {
     Stopped,
 }
 
+impl Verdict {
+    /// The word in the journal and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Fired => "fired",
+            Verdict::Condition => "condition",
+            Verdict::ConditionError => "condition_error",
+            Verdict::Cooldown => "cooldown",
+            Verdict::Stopped => "stopped",
+        }
+    }
+}
+
 /// A step that was not turned into an action, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NotSent {
@@ -126,6 +139,17 @@ pub enum NotSentReason {
     TemplateError,
     /// The chain of `emit` steps is longer than [`crate::event::HOPS_MAX`].
     TooManyHops,
+}
+
+impl NotSentReason {
+    /// The word in the journal and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NotSentReason::NoPhone => "no_phone",
+            NotSentReason::TemplateError => "template_error",
+            NotSentReason::TooManyHops => "too_many_hops",
+        }
+    }
 }
 
 /// A cooldown that begins with this firing; see [`crate::rules`] for how it is counted.

@@ -19,6 +19,7 @@ use crate::ledger::{Ledger, Phone};
 use crate::phones::{Ask, Denied, plan};
 use crate::record::{Decided, Position, Receipt, Record, Settled};
 use crate::rules::RuleSet;
+use crate::telemetry;
 
 /// Decisions in one append: bounds what one torn write can cost and what one batch holds.
 const RECORDS_PER_APPEND_MAX: usize = 512;
@@ -150,6 +151,7 @@ impl Router {
             return;
         }
         let decided = Arc::new(self.ask_rules(position, event));
+        telemetry::decided(&decided);
         let record = Record::Decided(decided.clone());
         self.ledger.apply(&record);
         records.push(record);
@@ -200,6 +202,7 @@ impl Router {
     /// phones are told now.
     fn unjournaled(&mut self, event: &Arc<Event>) {
         let decided = self.ask_rules(Position::default(), event);
+        telemetry::decided(&decided);
         self.ledger.memory.apply_decided(&decided, decided.at);
         self.intake.decided(1);
         for action in &decided.actions {

@@ -7,9 +7,14 @@ use std::io::IsTerminal;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
+use crate::record::Decided;
+
 /// Upper bounds, in seconds, of the buckets of every `_seconds` histogram: from a group commit on
 /// a fast disk to the ten seconds after which Netatmo gives up on a webhook.
 const SECONDS_BUCKETS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0];
+
+/// What is logged unless `RUST_LOG` says otherwise; the HTTP server's own start is of no interest.
+const FILTER: &str = "info,actix_server=warn";
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,10 +26,24 @@ pub enum LogFormat {
     Json,
 }
 
+/// Counts decisions and what fell silent: every reason of "why did nobody hear of it?" has a
+/// counter.
+pub fn decided(decided: &Decided) {
+    for looked in &decided.looked {
+        let (rule, verdict) = (looked.rule.clone(), looked.verdict.as_str());
+        metrics::counter!("portero_rules_total", "rule" => rule, "verdict" => verdict).increment(1);
+        for note in &looked.not_sent {
+            let reason = note.reason.as_str();
+            metrics::counter!("portero_not_sent_total", "reason" => reason).increment(1);
+            tracing::debug!(event = %decided.event, rule = looked.rule, reason, "not sent");
+        }
+    }
+}
+
 /// Sends logs to standard error, filtered by `RUST_LOG` (default `info`). Called twice, the
 /// second call changes nothing, so tests may call it freely.
 pub fn logs(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 
 /// The blocks in reading order. A module imports from its own block and from those above.
 /// Adding a module means adding it here, which is where its place is decided.
-const BLOCKS: [(&str, &[&str]); 8] = [
+const BLOCKS: [(&str, &[&str]); 9] = [
     ("words", &["event", "action", "record", "clock", "secret", "node"]),
     ("pure", &["rules", "ledger", "phones", "builtin"]),
     ("durable", &["files", "disk", "journal", "index", "intake"]),
     ("systems", &["systems"]),
     ("delivery", &["delivery"]),
+    ("watching", &["telemetry"]),
     ("deciding", &["router", "reload"]),
     ("face", &["web"]),
-    ("wiring", &["config", "telemetry", "app", "cli"]),
+    ("wiring", &["config", "app", "cli"]),
 ];
 
 /// Longest file and function; beyond it nobody keeps it in the head.
