@@ -17,6 +17,7 @@ mod lint;
 mod memory;
 mod names;
 mod pattern;
+mod quick;
 mod scene;
 pub mod selftest;
 mod steps;
