@@ -365,7 +365,7 @@ impl Text {
                 for piece in pieces {
                     piece.render(scene, &mut text)?;
                     if text.len() > TEXT_BYTES_MAX {
-                        cut(&mut text);
+                        cut(&mut text, TEXT_BYTES_MAX);
                         break;
                     }
                 }
@@ -476,14 +476,15 @@ fn render_template(source: &str, place: &Place, scene: &Arc<Scene>) -> Result<St
         }
         _ => {
             let mut text = String::from_utf8_lossy(&out.0).into_owned();
-            cut(&mut text);
+            cut(&mut text, TEXT_BYTES_MAX);
             Ok(text)
         }
     }
 }
 
-fn cut(text: &mut String) {
-    let mut end = text.len().min(TEXT_BYTES_MAX);
+/// Cuts a text to so many bytes, between characters.
+pub(super) fn cut(text: &mut String, bytes_max: usize) {
+    let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {
         end -= 1;
     }

@@ -281,6 +281,42 @@ rules:
 }
 
 #[test]
+fn what_grows_is_cut_or_noted() {
+    let rules = load(
+        r#"
+rules:
+  - name: a
+    when: { type: netatmo.ring }
+    cooldown: { every: 1m, key: "{{ event.data.x }}" }
+    do:
+      - push: { to: ana, title: "{{ event.data.x }}{{ event.data.x }}" }
+      - push: { to: ana, title: "{% for i in range(9999) %}{% for i in range(9999) %}x{% endfor %}{% endfor %}" }
+      - push: { to: ana, title: "{% for i in range(9999) %}{{ event.data.x }}{% endfor %}" }
+      - set: { "{{ event.data.x }}": 1, y: "{{ event.data.x }}" }
+      - emit: { type: house.x, data: { a: "{{ event.data }}", b: "{{ event.data }}", c: "{{ event.data }}", d: "{{ event.data }}" } }
+      - emit: { type: house.x, subject: "{{ event.data.x }}" }
+"#,
+    );
+    let long = "é".repeat(9000);
+    let decided = decide(&rules, &event("netatmo.ring", json!({ "x": long })), &memory(), noon());
+    let looked = &decided.looked[0];
+    assert_eq!(looked.cooldown.as_ref().unwrap().key.len(), 512);
+    let lengths: Vec<usize> =
+        messages(&decided).iter().map(|(_, message)| message.title.len()).collect();
+    assert_eq!(lengths, [16 << 10, 1, 16 << 10]);
+    assert!(decided.sets.is_empty());
+    let notes: Vec<String> =
+        looked.not_sent.iter().map(|note| format!("{}: {}", note.step, note.detail)).collect();
+    insta::assert_snapshot!(notes.join("\n"), @r"
+    do[1].push.title: `{% for i in range(9999) %}{% for i in range(9999) %}x{% endfor %}{% endfor %}`: engine ran out of fuel, rules/a.yaml:8:34
+    do[3].set: the path is empty or too long
+    do[3].set.y: the value takes 18002 bytes, more than 4096
+    do[4].emit.data: the value takes 72053 bytes, more than 65536
+    do[5].emit.subject: the subject is too long
+    ");
+}
+
+#[test]
 fn stop_ends_later_steps_and_later_rules() {
     let rules = load(
         r#"
