@@ -53,6 +53,22 @@ fn is_zero(hops: &u8) -> bool {
     *hops == 0
 }
 
+/// One event that a system heard, and how to tell whether it was heard before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Heard {
+    /// The event; its id is its duplicate key.
+    pub event: Event,
+    /// A second duplicate key, for facts that carry nothing of their own: if either is known, the
+    /// event was heard.
+    pub also: Option<EventId>,
+}
+
+impl From<Event> for Heard {
+    fn from(event: Event) -> Heard {
+        Heard { event, also: None }
+    }
+}
+
 /// What sets an event apart from a live one. A marked event never opens a door.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -12,12 +12,36 @@ pub mod action;
 pub mod record;
 pub mod clock;
 pub mod secret;
-
-// A text with positions, for config and rules.
 pub mod node;
 
-// Pure: rule files to decisions.
+// Pure: what is true, and what follows from an event.
 pub mod rules;
+pub mod ledger;
+pub mod phones;
+pub mod builtin;
+
+// Durable: what must not be forgotten, and the way in.
+pub mod files;
+pub mod disk;
+pub mod journal;
+pub mod index;
+pub mod intake;
 
 // Systems: what the vendors say, made into events.
 pub mod systems;
+
+// Delivery: lanes, retry policy, senders.
+pub mod delivery;
+
+// Deciding: from durable events to durable decisions.
+pub mod router;
+pub mod reload;
+
+// Face: HTTP and the page.
+pub mod web;
+
+// Wiring.
+pub mod config;
+pub mod telemetry;
+pub mod app;
+pub mod cli;

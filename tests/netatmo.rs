@@ -6,9 +6,10 @@ use std::fmt::Write as _;
 use std::fs;
 
 use jiff::Timestamp;
+use portero::event::Heard;
 use portero::event::Trust;
 use portero::secret::Secret;
-use portero::systems::netatmo::session::{Heard, Session};
+use portero::systems::netatmo::session::Session;
 use portero::systems::netatmo::{Config, Signature, names, signature, types};
 use proptest::prelude::*;
 use serde_json::{Map, Value};

@@ -16,6 +16,7 @@ pub mod calls;
 pub mod session;
 pub mod story;
 pub mod sim;
+pub mod health;
 
 use std::collections::BTreeMap;
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::event::{Event, EventId, Marks, Trust};
+use crate::event::{Event, Heard, Marks, Trust};
 
 use super::Config;
 use super::calls::{Calls, Facts};
@@ -16,16 +16,6 @@ use super::identity::{self, Identity};
 use super::names::{self, Role};
 use super::normalise::{self, Frame};
 use super::wire::Unparsable;
-
-/// An event, and how to tell whether it was heard before.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Heard {
-    /// The event; its `id` is its duplicate key.
-    pub event: Event,
-    /// A second duplicate key, for bodies that carry nothing of their own: if either is known,
-    /// the event was heard. See [`identity`].
-    pub also: Option<EventId>,
-}
 
 /// One configured Netatmo.
 #[derive(Debug)]
@@ -180,6 +170,7 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::EventId;
 
     fn hear(session: &Session, body: &str, now: &str) -> Vec<Heard> {
         session.webhook(body.as_bytes(), Trust::Authentic, now.parse().unwrap())

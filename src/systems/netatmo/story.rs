@@ -395,8 +395,9 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::event::Heard;
     use crate::event::Trust;
-    use crate::systems::netatmo::session::{Heard, Session};
+    use crate::systems::netatmo::session::Session;
     use crate::systems::netatmo::signature::{Reject, verify};
     use crate::systems::netatmo::{Config, Signature};
 

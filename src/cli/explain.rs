@@ -1,0 +1,153 @@
+//! `portero explain EVENT`: why rules did or did not fire for one event, from the journal alone.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use jiff::tz::TimeZone;
+
+use super::At;
+use crate::action::{ActionId, Outcome, Task};
+use crate::disk::{Disk, OsDisk};
+use crate::event::Event;
+use crate::journal::{read_dir, segments_in};
+use crate::record::{Decided, Position, Receipt, Record, Settled, Shown};
+use crate::reload;
+use crate::rules::{self, RuleSet};
+
+/// The fewest digits of an id that may stand for the whole.
+const DIGITS_MIN: usize = 6;
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The event's id, or its first digits; "last" is the newest event
+    event: String,
+    #[command(flatten)]
+    at: At,
+}
+
+/// All that the journal says about one event.
+#[derive(Default)]
+struct Story {
+    event: Option<Arc<Event>>,
+    decided: Option<Arc<Decided>>,
+    settled: HashMap<ActionId, Settled>,
+    receipts: Vec<Receipt>,
+}
+
+/// `portero explain`.
+pub fn explain(args: &ExplainArgs) -> anyhow::Result<u8> {
+    let config = super::config(&args.at.config)?;
+    let wanted = args.event.to_lowercase();
+    if wanted != "last" && wanted.len() < DIGITS_MIN {
+        bail!("give at least {DIGITS_MIN} digits of the event's id; `portero events` shows ids");
+    }
+    let folder = config.store.path.join("journal");
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk::existing(&folder));
+    let story =
+        find(&disk, &wanted).with_context(|| format!("cannot read {}", folder.display()))?;
+    let Some(event) = &story.event else {
+        bail!("no event with this id is in the journal; `portero events` shows what is")
+    };
+    let rules = reload::read(&config.rules).and_then(|files| RuleSet::load(files, &config.house));
+    print(event, &story, rules.as_ref().ok(), &config.house.time_zone);
+    Ok(0)
+}
+
+/// Looks from the newest segment back; what follows the event stands in the same or later ones.
+fn find(disk: &Arc<dyn Disk>, wanted: &str) -> std::io::Result<Story> {
+    let segments = segments_in(&**disk)?;
+    let mut end = Position(u64::MAX);
+    for from in segments.into_iter().rev() {
+        let entries = read_dir(disk.clone(), from).until(end).flatten();
+        let found = entries
+            .filter_map(|entry| match entry.record {
+                Record::Seen(event) => Some((entry.position, event)),
+                _ => None,
+            })
+            .filter(|(_, event)| wanted == "last" || event.id.to_string().starts_with(wanted))
+            .last();
+        if let Some((position, event)) = found {
+            return Ok(follow(disk, position, event));
+        }
+        end = from;
+    }
+    Ok(Story::default())
+}
+
+fn follow(disk: &Arc<dyn Disk>, position: Position, event: Arc<Event>) -> Story {
+    let mut story = Story::default();
+    for entry in read_dir(disk.clone(), position).flatten() {
+        match entry.record {
+            Record::Decided(decided) if decided.event == event.id => story.decided = Some(decided),
+            Record::Settled(settled) if story.has(&settled.action) => {
+                story.settled.insert(settled.action, settled);
+            }
+            Record::Receipt(receipt) if story.has(&receipt.action) => story.receipts.push(receipt),
+            _ => {}
+        }
+    }
+    Story { event: Some(event), ..story }
+}
+
+impl Story {
+    fn has(&self, action: &ActionId) -> bool {
+        let actions = self.decided.iter().flat_map(|decided| &decided.actions);
+        actions.into_iter().any(|known| known.id == *action)
+    }
+
+    /// What became of one action.
+    fn fate(&self, id: &ActionId) -> String {
+        let Some(settled) = self.settled.get(id) else { return "not delivered yet".into() };
+        let mut fate = match &settled.outcome {
+            Outcome::Delivered => format!("taken by the push service at {}", settled.at),
+            Outcome::Expired { last } => format!("expired at {} ({last})", settled.at),
+            Outcome::Refused { why } | Outcome::Unknown { why } | Outcome::Gone { why } => {
+                format!("{} at {}: {why}", settled.outcome.label(), settled.at)
+            }
+        };
+        for receipt in self.receipts.iter().filter(|receipt| receipt.action == *id) {
+            let what = match receipt.what {
+                Shown::Shown => "shown",
+                Shown::Clicked => "tapped",
+            };
+            fate.push_str(&format!(", {what} at {}", receipt.at));
+        }
+        fate
+    }
+}
+
+fn print(event: &Event, story: &Story, rules: Option<&RuleSet>, zone: &TimeZone) {
+    println!("{} from {} at {}", event.kind, event.source, event.received);
+    println!("id {}, trust {}", event.id, event.trust);
+    if let Some(subject) = &event.subject {
+        println!("about {subject}");
+    }
+    println!();
+    match &story.decided {
+        None => println!("The rules have not been asked about it yet."),
+        Some(decided) => {
+            println!("Decided at {} by rules {}:", decided.at, decided.rules);
+            print!("{}", rules::explain(decided, zone));
+            for action in &decided.actions {
+                if let Task::Push { phone, .. } = &action.task {
+                    let fate = story.fate(&action.id);
+                    println!("{} of {} to {phone}: {fate}", action.step, action.rule);
+                }
+            }
+        }
+    }
+    let Some(rules) = rules else {
+        println!("\nThe rule files are bad now; `portero check` lists why.");
+        return;
+    };
+    let near = rules.near_misses(event);
+    if !near.is_empty() {
+        println!("\nRules for this type that did not look at it, by the files as they are now:");
+        near.iter().for_each(|(rule, why)| println!("  - {rule}: {why}"));
+    }
+    if story.decided.as_ref().is_some_and(|decided| decided.rules != rules.version()) {
+        println!("\nThe rule files have changed since.");
+    }
+}

@@ -1,0 +1,60 @@
+//! `portero run`: the doorkeeper itself.
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{At, BadConfig};
+use crate::app::{App, StartError};
+use crate::config::Config;
+use crate::telemetry;
+
+/// Threads for everything but HTTP, which has its own.
+const CORE_THREADS: usize = 2;
+
+/// `portero run`.
+pub fn run(at: &At) -> anyhow::Result<u8> {
+    let config = super::config(&at.config)?;
+    telemetry::logs(config.log);
+    runtime()?.block_on(async {
+        let app = start(config, false).await?;
+        tracing::info!(listen = %app.listen, admin = %app.admin, "ready");
+        until_asked_to_stop().await?;
+        stop(app).await
+    })
+}
+
+/// The runtime that the server's tasks run on.
+pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(CORE_THREADS).enable_all().build().context("cannot start threads")
+}
+
+/// Starts the app; bad rules are drawn like a bad config.
+pub async fn start(config: Config, demo: bool) -> anyhow::Result<App> {
+    match App::start(config, demo).await {
+        Ok(app) => Ok(app),
+        Err(StartError::Rules(problems)) => Err(BadConfig::from(&problems).into()),
+        Err(error @ StartError::Secrets(_)) => Err(BadConfig(error.to_string()).into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Returns at SIGTERM or SIGINT.
+pub async fn until_asked_to_stop() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Stops in order; a second signal stops at once, which loses nothing that was acknowledged.
+pub async fn stop(app: App) -> anyhow::Result<u8> {
+    tracing::info!("stopping");
+    tokio::select! {
+        () = app.stop() => Ok(0),
+        asked = until_asked_to_stop() => asked.map(|()| super::FAILED),
+    }
+}

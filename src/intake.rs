@@ -1,0 +1,300 @@
+//! The one way in for events: duplicates are dropped here, and [`Intake::take`] returns only when
+//! the event would survive a power cut. When the journal cannot be written, events go on from
+//! memory, so that a full disk silences nobody. What nobody vouches for is kept apart and never
+//! routed.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use tokio::sync::{Notify, mpsc};
+
+use crate::clock::Clock;
+use crate::event::{Event, EventId, Heard, Marks, Trust};
+use crate::index::Index;
+use crate::journal::{AppendError, Entry, Journal};
+use crate::record::{Quarantined, Record};
+
+/// Events accepted but not yet decided, at most. Above it new ones wait at the door: a flood slows
+/// its sender down instead of filling the memory. About 64 MB of ordinary events.
+const UNDECIDED_MAX: usize = 16_384;
+
+/// Quarantined messages kept in memory for the page.
+const QUARANTINE_KEPT_MAX: usize = 256;
+
+/// Bytes kept of one quarantined message; a Netatmo body is below 2 KiB.
+pub const QUARANTINE_BYTES_MAX: usize = 4 * 1024;
+
+/// Quarantined messages written to the journal a minute, so that a flood of forgeries cannot push
+/// history out of it; all of them are counted.
+const QUARANTINE_JOURNALED_PER_MINUTE_MAX: u32 = 30;
+
+/// Ids that an event without journal keeps in memory as duplicates, at most: a full disk that
+/// lasts must not eat the memory too.
+const UNJOURNALED_KEPT_MAX: usize = 100_000;
+
+/// The way in. Cheap to clone.
+#[derive(Clone)]
+pub struct Intake(Arc<Shared>);
+
+struct Shared {
+    journal: Journal,
+    index: Arc<Index>,
+    clock: Clock,
+    /// Ids accepted and not yet in the index; short lock, never held across an await.
+    recent: Mutex<HashMap<EventId, ()>>,
+    /// Ids that never reached the journal, oldest first.
+    unjournaled: Mutex<VecDeque<EventId>>,
+    quarantine: Mutex<Quarantine>,
+    undecided: AtomicUsize,
+    room: Notify,
+    /// Where events go that the journal could not take.
+    direct: mpsc::Sender<Arc<Event>>,
+    /// Whether the journal refused the last events; its failure is announced once.
+    failing: AtomicBool,
+}
+
+/// What is kept of messages that nobody vouches for.
+#[derive(Debug, Default)]
+struct Quarantine {
+    kept: VecDeque<Quarantined>,
+    counts: HashMap<String, u64>,
+    minute: i64,
+    journaled: u32,
+}
+
+/// What became of one call of [`Intake::take`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Journaled now.
+    pub new: usize,
+    /// Known already; nothing happens.
+    pub duplicates: usize,
+    /// Routed from memory because the journal could not be written.
+    pub unjournaled: usize,
+}
+
+// === impl Intake ===
+
+impl Intake {
+    /// An intake onto `journal`; what it cannot write goes to `direct`.
+    pub fn new(
+        journal: Journal,
+        index: Arc<Index>,
+        clock: Clock,
+        direct: mpsc::Sender<Arc<Event>>,
+    ) -> Intake {
+        Intake(Arc::new(Shared {
+            journal,
+            index,
+            clock,
+            recent: Mutex::default(),
+            unjournaled: Mutex::default(),
+            quarantine: Mutex::default(),
+            undecided: AtomicUsize::new(0),
+            room: Notify::new(),
+            direct,
+            failing: AtomicBool::new(false),
+        }))
+    }
+
+    /// The clock that stamps what comes in.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// Takes events in. Returns when each is durable, was so before, or goes on from memory.
+    pub async fn take(&self, heard: Vec<Heard>) -> Taken {
+        self.wait_for_room().await;
+        let offered = heard.len();
+        let new: Vec<Arc<Event>> =
+            heard.into_iter().filter(|h| self.claim(h)).map(|h| Arc::new(h.event)).collect();
+        let duplicates = offered - new.len();
+        if duplicates > 0 {
+            metrics::counter!("portero_duplicates_total").increment(duplicates as u64);
+        }
+        if new.is_empty() {
+            // The first copy may still be on its way to the disk; a copy is vouched for no sooner.
+            let _ = self.0.journal.barrier().await;
+            return Taken { duplicates, ..Taken::default() };
+        }
+        self.0.undecided.fetch_add(new.len(), Ordering::Relaxed);
+        let records = new.iter().map(|event| Record::Seen(event.clone())).collect();
+        match self.0.journal.append(records).await {
+            Ok(_) => {
+                if self.0.failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!("the journal can be written again");
+                }
+                Taken { new: new.len(), duplicates, unjournaled: 0 }
+            }
+            Err(error) => {
+                tracing::error!(%error, events = new.len(), "journal refused; routed from memory");
+                let unjournaled = self.go_direct(new).await;
+                if !self.0.failing.swap(true, Ordering::Relaxed) {
+                    self.go_direct(vec![Arc::new(self.journal_failed(&error))]).await;
+                }
+                Taken { new: 0, duplicates, unjournaled }
+            }
+        }
+    }
+
+    /// An event of Portero's own, such as `portero.rules.rejected`: trusted, since nobody else
+    /// can make one. `unique` tells one occasion from the next.
+    pub fn own_event(&self, kind: &str, unique: &str, data: Map<String, Value>) -> Event {
+        own_event(kind, unique, data, self.0.clock.now())
+    }
+
+    fn journal_failed(&self, error: &AppendError) -> Event {
+        let mut data = Map::new();
+        data.insert("error".into(), error.to_string().into());
+        self.own_event("portero.journal.failed", &self.0.clock.now().to_string(), data)
+    }
+
+    /// Keeps a message apart: in memory for the page, in the journal as far as the rate allows.
+    pub fn quarantine(&self, mut message: Quarantined) {
+        message.raw.truncate(QUARANTINE_BYTES_MAX);
+        metrics::counter!("portero_quarantined_total", "source" => message.source.clone())
+            .increment(1);
+        let journaled = {
+            let mut quarantine = lock(&self.0.quarantine);
+            *quarantine.counts.entry(message.source.clone()).or_default() += 1;
+            if quarantine.kept.len() == QUARANTINE_KEPT_MAX {
+                quarantine.kept.pop_front();
+            }
+            quarantine.kept.push_back(message.clone());
+            quarantine.may_journal(message.received)
+        };
+        if journaled {
+            // Nobody waits for it: it is a copy for later, and its loss costs no promise.
+            drop(self.0.journal.submit(vec![Record::Quarantined(message)]));
+        }
+    }
+
+    /// The kept messages, newest first.
+    pub fn quarantined(&self) -> Vec<Quarantined> {
+        lock(&self.0.quarantine).kept.iter().rev().cloned().collect()
+    }
+
+    /// How many messages of `source` were quarantined since start.
+    pub fn quarantined_of(&self, source: &str) -> u64 {
+        lock(&self.0.quarantine).counts.get(source).copied().unwrap_or(0)
+    }
+
+    /// The router has decided `events` more.
+    pub fn decided(&self, events: usize) {
+        let room = &self.0.undecided;
+        let before = room
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(events)))
+            .unwrap_or(0);
+        if before >= UNDECIDED_MAX {
+            self.0.room.notify_waiters();
+        }
+    }
+
+    /// The index now holds these ids, so memory need not.
+    pub fn indexed<'a>(&self, ids: impl Iterator<Item = &'a EventId>) {
+        let mut recent = lock(&self.0.recent);
+        for id in ids {
+            recent.remove(id);
+        }
+        // A burst leaves a large table behind; give it back once it is over.
+        if recent.is_empty() && recent.capacity() > UNDECIDED_MAX {
+            recent.shrink_to_fit();
+        }
+    }
+
+    /// Whether this is the first time the fact is heard; if so it is claimed.
+    fn claim(&self, heard: &Heard) -> bool {
+        // An index that cannot be read must not swallow events: better twice than never.
+        let known = |id: &EventId| matches!(self.0.index.seen(*id), Ok(Some(_)));
+        {
+            let mut recent = lock(&self.0.recent);
+            let also = heard.also.is_some_and(|id| recent.contains_key(&id));
+            if also || recent.insert(heard.event.id, ()).is_some() {
+                return false;
+            }
+        }
+        if known(&heard.event.id) || heard.also.as_ref().is_some_and(known) {
+            lock(&self.0.recent).remove(&heard.event.id);
+            return false;
+        }
+        true
+    }
+
+    async fn go_direct(&self, events: Vec<Arc<Event>>) -> usize {
+        let count = events.len();
+        for event in events {
+            self.remember_unjournaled(event.id);
+            if self.0.direct.send(event).await.is_err() {
+                tracing::error!("the router is gone; an event was lost");
+            }
+        }
+        count
+    }
+
+    /// The index will never see these ids, so they would stay in memory for ever.
+    fn remember_unjournaled(&self, id: EventId) {
+        let mut kept = lock(&self.0.unjournaled);
+        kept.push_back(id);
+        if kept.len() > UNJOURNALED_KEPT_MAX
+            && let Some(oldest) = kept.pop_front()
+        {
+            lock(&self.0.recent).remove(&oldest);
+        }
+    }
+
+    async fn wait_for_room(&self) {
+        while self.0.undecided.load(Ordering::Relaxed) >= UNDECIDED_MAX {
+            let room = self.0.room.notified();
+            if self.0.undecided.load(Ordering::Relaxed) < UNDECIDED_MAX {
+                return;
+            }
+            room.await;
+        }
+    }
+}
+
+// === impl Quarantine ===
+
+impl Quarantine {
+    fn may_journal(&mut self, now: Timestamp) -> bool {
+        let minute = now.as_second() / 60;
+        if minute != self.minute {
+            (self.minute, self.journaled) = (minute, 0);
+        }
+        self.journaled += 1;
+        self.journaled <= QUARANTINE_JOURNALED_PER_MINUTE_MAX
+    }
+}
+
+/// See [`Intake::own_event`].
+pub fn own_event(kind: &str, unique: &str, data: Map<String, Value>, now: Timestamp) -> Event {
+    Event {
+        id: EventId::derive(["portero", kind, unique]),
+        source: "portero".into(),
+        kind: kind.into(),
+        subject: None,
+        time: None,
+        received: now,
+        trust: Trust::Fresh,
+        marks: Marks::default(),
+        hops: 0,
+        data,
+        raw: Vec::new(),
+    }
+}
+
+/// Ids of the events in a batch.
+pub fn ids(batch: &[Entry]) -> impl Iterator<Item = &EventId> {
+    batch.iter().filter_map(|entry| match &entry.record {
+        Record::Seen(event) => Some(&event.id),
+        _ => None,
+    })
+}
+
+/// A panic while holding one of these locks leaves plain collections behind that are still whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

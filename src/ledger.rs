@@ -1,0 +1,220 @@
+//! What is true now, as a fold of the journal: phones and who they belong to, open invitations,
+//! what is still owed, what rules remember. Pure: records in, state out; nothing here reads a
+//! clock or does I/O. Applying a record twice changes nothing, so a checkpoint may overlap the
+//! records that follow it.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::action::{Action, ActionId, Outcome, PhoneId, Task};
+use crate::record::{
+    Checkpoint, Decided, PhoneChange, Position, Receipt, Record, Settled, Shown, Subscription,
+};
+use crate::rules::Memory;
+
+/// A phone that has not been heard of for this long is pointed out: push services drop
+/// subscriptions of devices that stay away, and a person should look before an alarm needs it.
+pub const PHONE_UNSEEN_AFTER: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// The fold. [`Ledger::checkpoint`] writes it down whole.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Ledger {
+    /// What rules remember: state variables, cooldowns, who has which phone.
+    pub memory: Memory,
+    /// Every phone that was paired or added and not removed.
+    pub phones: BTreeMap<PhoneId, Phone>,
+    /// Unused pairing codes, by the SHA-256 of the code.
+    pub invites: BTreeMap<String, Invite>,
+    /// Decided and not settled.
+    pub owed: BTreeMap<ActionId, Action>,
+    /// The last event that was decided; events are decided in the journal's order.
+    pub decided_to: Option<Position>,
+}
+
+/// A code that one phone may use once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Invite {
+    /// Who the phone will belong to.
+    pub person: String,
+    /// After this it is void.
+    pub expires: Timestamp,
+}
+
+/// One phone and how it is doing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Phone {
+    /// Whose it is.
+    pub person: String,
+    /// What the person calls it.
+    pub name: String,
+    /// SHA-256 of its session cookie; none when its subscription was added by hand.
+    pub session: Option<String>,
+    /// Where to push to; none while it does not want to be.
+    pub subscription: Option<Subscription>,
+    /// When it came.
+    pub added: Timestamp,
+    /// When its page or service worker last spoke to us.
+    pub seen: Timestamp,
+    /// When the push service last took a message for it.
+    pub last_delivered: Option<Timestamp>,
+    /// When it last said that it showed one.
+    pub last_shown: Option<Timestamp>,
+    /// Why the last message did not get through; none after one that did.
+    pub failing: Option<String>,
+}
+
+impl Phone {
+    /// Whether it has not been heard of for [`PHONE_UNSEEN_AFTER`].
+    pub fn is_stale(&self, now: Timestamp) -> bool {
+        let last = self.last_shown.map_or(self.seen, |shown| shown.max(self.seen));
+        now.duration_since(last) > PHONE_UNSEEN_AFTER
+    }
+
+    /// The phone as the page and the command line show it, for `vapid`, the key in force. Neither
+    /// endpoint nor session is in it.
+    pub fn to_json(&self, id: &PhoneId, vapid: &str, now: Timestamp) -> Value {
+        json!({
+            "id": id,
+            "person": self.person,
+            "name": self.name,
+            "subscribed": self.subscription.is_some(),
+            "host": self.subscription.as_ref().map_or(String::new(), Subscription::host),
+            "added": self.added,
+            "seen": self.seen,
+            "stale": self.is_stale(now),
+            "vapid_changed": self.has_other_vapid_key(vapid),
+            "last_delivered": self.last_delivered,
+            "last_shown": self.last_shown,
+            "failing": self.failing,
+        })
+    }
+
+    /// Whether its subscription was made with another VAPID key than ours, which makes it useless
+    /// (RFC 8292 section 4.2).
+    pub fn has_other_vapid_key(&self, ours: &str) -> bool {
+        let made_with = self.subscription.as_ref().map_or("", |sub| sub.vapid.as_str());
+        !made_with.is_empty() && made_with != ours
+    }
+}
+
+// === impl Ledger ===
+
+impl Ledger {
+    /// The ledger as a checkpoint wrote it.
+    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Ledger, serde_json::Error> {
+        serde_json::from_str(checkpoint.truth.get())
+    }
+
+    /// Everything still true, with all records before `as_of` folded in.
+    pub fn checkpoint(&self, as_of: Position) -> Result<Checkpoint, serde_json::Error> {
+        let truth = RawValue::from_string(serde_json::to_string(self)?)?;
+        Ok(Checkpoint { as_of, truth })
+    }
+
+    /// Folds one record in.
+    pub fn apply(&mut self, record: &Record) {
+        match record {
+            Record::Decided(decided) => self.decided(decided),
+            Record::Settled(settled) => self.settled(settled),
+            Record::Receipt(receipt) => self.receipt(receipt),
+            Record::Phone(change) => self.phone(change),
+            Record::Seen(_) | Record::Quarantined(_) | Record::Checkpoint(_) | Record::Keys(_) => {}
+        }
+    }
+
+    /// Whether the event at `position` still waits for the rules.
+    pub fn awaits_decision(&self, position: Position) -> bool {
+        self.decided_to.is_none_or(|last| position > last)
+    }
+
+    /// The phone that holds this session, by the SHA-256 of its cookie.
+    pub fn phone_by_session(&self, session: &str) -> Option<(&PhoneId, &Phone)> {
+        self.phones.iter().find(|(_, phone)| phone.session.as_deref() == Some(session))
+    }
+
+    fn decided(&mut self, decided: &Decided) {
+        if !self.awaits_decision(decided.seen) {
+            return;
+        }
+        self.decided_to = Some(decided.seen);
+        self.memory.apply_decided(decided, decided.at);
+        let pushes = decided.actions.iter().filter(|a| matches!(a.task, Task::Push { .. }));
+        self.owed.extend(pushes.map(|action| (action.id, action.clone())));
+    }
+
+    fn settled(&mut self, settled: &Settled) {
+        self.memory.apply_settled(settled);
+        let Some(action) = self.owed.remove(&settled.action) else { return };
+        let Task::Push { phone, .. } = &action.task else { return };
+        let Some(phone) = self.phones.get_mut(phone) else { return };
+        match &settled.outcome {
+            Outcome::Delivered => {
+                phone.last_delivered = Some(settled.at);
+                phone.failing = None;
+            }
+            Outcome::Expired { last: why }
+            | Outcome::Refused { why }
+            | Outcome::Unknown { why }
+            | Outcome::Gone { why } => phone.failing = Some(why.clone()),
+        }
+    }
+
+    fn receipt(&mut self, receipt: &Receipt) {
+        if let Some(phone) = self.phones.get_mut(&receipt.phone) {
+            phone.seen = phone.seen.max(receipt.at);
+            if receipt.what == Shown::Shown {
+                phone.last_shown = phone.last_shown.max(Some(receipt.at));
+            }
+        }
+    }
+
+    fn phone(&mut self, change: &PhoneChange) {
+        match change {
+            PhoneChange::Invited { person, code, expires } => {
+                let invite = Invite { person: person.clone(), expires: *expires };
+                self.invites.insert(code.clone(), invite);
+            }
+            PhoneChange::Added { id, person, name, session, code, at } => {
+                self.invites
+                    .retain(|hash, invite| Some(hash) != code.as_ref() && invite.expires > *at);
+                self.phones.entry(id.clone()).or_insert_with(|| Phone {
+                    person: person.clone(),
+                    name: name.clone(),
+                    session: session.clone(),
+                    subscription: None,
+                    added: *at,
+                    seen: *at,
+                    last_delivered: None,
+                    last_shown: None,
+                    failing: None,
+                });
+            }
+            PhoneChange::Subscribed { id, subscription, at } => {
+                let Some(phone) = self.phones.get_mut(id) else { return };
+                phone.subscription = Some(subscription.clone());
+                phone.seen = phone.seen.max(*at);
+                phone.failing = None;
+                self.memory.set_phone(&phone.person, id.clone());
+            }
+            PhoneChange::Unsubscribed { id, why, .. } => {
+                let Some(phone) = self.phones.get_mut(id) else { return };
+                phone.subscription = None;
+                phone.failing = Some(why.clone());
+                self.memory.remove_phone(id);
+            }
+            PhoneChange::Alive { id, at } => {
+                if let Some(phone) = self.phones.get_mut(id) {
+                    phone.seen = phone.seen.max(*at);
+                }
+            }
+            PhoneChange::Removed { id, .. } => {
+                self.phones.remove(id);
+                self.memory.remove_phone(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The one task that decides. It reads the journal's durable batches in order, asks the rules
+//! about every event, writes what they decided back as one record, and hands durable decisions to
+//! delivery. It owns the ledger; everybody else sees a [`View`] of it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::action::{Action, PhoneId, Task};
+use crate::builtin;
+use crate::clock::Clock;
+use crate::delivery;
+use crate::event::Event;
+use crate::event::Heard;
+use crate::intake::Intake;
+use crate::journal::{Entry, Journal};
+use crate::ledger::{Ledger, Phone};
+use crate::phones::{Ask, Denied, plan};
+use crate::record::{Decided, Position, Receipt, Record, Settled};
+use crate::rules::RuleSet;
+
+/// Decisions in one append: bounds what one torn write can cost and what one batch holds.
+const RECORDS_PER_APPEND_MAX: usize = 512;
+
+/// Everything the router may be asked.
+pub enum Message {
+    /// Change the list of phones; answered when durable.
+    Phone(Ask, oneshot::Sender<Result<(), Denied>>),
+    /// A phone reported what became of a notification.
+    Receipt(Receipt),
+    /// Decide by these rules from now on.
+    Rules(Arc<RuleSet>),
+    /// Write a checkpoint; answered with the position that it covers when it is durable.
+    Checkpoint(oneshot::Sender<Option<Position>>),
+    /// Decide what is durable by now, then answer and stop.
+    Drain(oneshot::Sender<()>),
+}
+
+/// What the page, the webhooks and the command line may see of the ledger.
+#[derive(Debug, Default)]
+pub struct View {
+    /// All phones.
+    pub phones: Vec<(PhoneId, Phone)>,
+    /// Session fingerprints and whose they are.
+    pub sessions: HashMap<String, PhoneId>,
+}
+
+impl View {
+    /// The phone of this id.
+    pub fn phone(&self, id: &PhoneId) -> Option<&Phone> {
+        self.phones.iter().find(|(other, _)| other == id).map(|(_, phone)| phone)
+    }
+}
+
+/// What the router is made of; `app` fills it.
+pub struct Router {
+    /// The fold so far: all durable records are in it.
+    pub ledger: Ledger,
+    /// The rules in force.
+    pub rules: Arc<RuleSet>,
+    /// Where decisions go.
+    pub journal: Journal,
+    /// Where durable actions go.
+    pub delivery: delivery::Handle,
+    /// Where events that never reached the journal's index are counted off.
+    pub intake: Intake,
+    /// Stamps decisions.
+    pub clock: Clock,
+    /// Shows the ledger to others.
+    pub view: watch::Sender<Arc<View>>,
+    /// The end of what has been folded in.
+    pub applied: Position,
+}
+
+/// Where the router's work comes from.
+pub struct Inbox {
+    /// Durable batches.
+    pub entries: mpsc::UnboundedReceiver<Arc<[Entry]>>,
+    /// Events that the journal could not take.
+    pub direct: mpsc::Receiver<Arc<Event>>,
+    /// Questions and changes.
+    pub messages: mpsc::Receiver<Message>,
+}
+
+// === impl Router ===
+
+impl Router {
+    /// Decides what waits from before the start, then runs until drained.
+    pub async fn run(mut self, undecided: Vec<(Position, Arc<Event>)>, mut inbox: Inbox) {
+        let mut records = Vec::new();
+        for (position, event) in undecided {
+            self.decide(position, &event, &mut records);
+        }
+        self.write(records);
+        self.show();
+        loop {
+            // Messages first: they are few, and a flood of events must not shut people out.
+            tokio::select! { biased;
+                Some(message) = inbox.messages.recv() => {
+                    if let Some(drained) = self.message(message) {
+                        self.drain(&mut inbox).await;
+                        let _ = drained.send(());
+                        return;
+                    }
+                }
+                Some(event) = inbox.direct.recv() => self.unjournaled(&event),
+                Some(batch) = inbox.entries.recv() => self.batch(&batch),
+                else => return,
+            }
+        }
+    }
+
+    /// Folds a durable batch in; what it decides is written back as soon as possible.
+    fn batch(&mut self, batch: &[Entry]) {
+        let mut records = Vec::new();
+        let mut seen = 0;
+        let mut changed = false;
+        for entry in batch {
+            match &entry.record {
+                Record::Seen(event) => {
+                    seen += 1;
+                    self.decide(entry.position, event, &mut records);
+                }
+                Record::Decided(decided) => self.act(decided),
+                Record::Phone(change) => {
+                    self.ledger.apply(&entry.record);
+                    self.delivery.phone(change);
+                    changed = true;
+                }
+                other => {
+                    self.ledger.apply(other);
+                    changed |= matches!(other, Record::Settled(_) | Record::Receipt(_));
+                }
+            }
+            self.applied = entry.next;
+        }
+        self.write(records);
+        if seen > 0 {
+            self.intake.decided(seen);
+        }
+        if changed {
+            self.show();
+        }
+    }
+
+    /// Asks the rules about one event, unless that was done before the last stop.
+    fn decide(&mut self, position: Position, event: &Arc<Event>, records: &mut Vec<Record>) {
+        if !self.ledger.awaits_decision(position) {
+            return;
+        }
+        let decided = Arc::new(self.ask_rules(position, event));
+        let record = Record::Decided(decided.clone());
+        self.ledger.apply(&record);
+        records.push(record);
+        for action in &decided.actions {
+            if let Task::Emit(event) = &action.task {
+                records.push(Record::Seen(Arc::new((**event).clone())));
+                records.push(Record::Settled(Settled {
+                    action: action.id,
+                    outcome: crate::action::Outcome::Delivered,
+                    attempts: 1,
+                    at: decided.at,
+                }));
+            }
+        }
+    }
+
+    fn ask_rules(&self, position: Position, event: &Arc<Event>) -> Decided {
+        let now = self.clock.now();
+        match builtin::decide(event, position, now) {
+            Some(decided) => decided,
+            None => self.rules.decide(event, position, &self.ledger.memory, now),
+        }
+    }
+
+    /// Writes decisions; if the journal refuses, people are told all the same.
+    fn write(&self, records: Vec<Record>) {
+        for chunk in chunks(records) {
+            let decisions: Vec<Arc<Decided>> = chunk.iter().filter_map(with_actions).collect();
+            let written = self.journal.submit(chunk);
+            let delivery = self.delivery.clone();
+            tokio::spawn(async move {
+                if let Err(error) = written.await {
+                    tracing::error!(%error, "decisions are not durable; acting from memory");
+                    decisions.iter().for_each(|d| delivery.act(pushes(d)));
+                }
+            });
+        }
+    }
+
+    /// A decision is durable: now it may be acted upon.
+    fn act(&self, decided: &Decided) {
+        if !decided.actions.is_empty() {
+            self.delivery.act(pushes(decided));
+        }
+    }
+
+    /// Routes an event that has no place in the journal. Nothing of it survives a restart, but
+    /// phones are told now.
+    fn unjournaled(&mut self, event: &Arc<Event>) {
+        let decided = self.ask_rules(Position::default(), event);
+        self.ledger.memory.apply_decided(&decided, decided.at);
+        self.intake.decided(1);
+        for action in &decided.actions {
+            if let Task::Emit(emitted) = &action.task {
+                let (intake, heard) = (self.intake.clone(), Heard::from((**emitted).clone()));
+                tokio::spawn(async move { intake.take(vec![heard]).await });
+            }
+        }
+        self.delivery.act(pushes(&decided));
+    }
+
+    /// Answers one message; a wish to drain is handed back.
+    fn message(&mut self, message: Message) -> Option<oneshot::Sender<()>> {
+        match message {
+            Message::Phone(ask, reply) => self.phone(ask, reply),
+            Message::Receipt(receipt) => drop(self.journal.submit(vec![Record::Receipt(receipt)])),
+            Message::Rules(rules) => self.rules = rules,
+            Message::Checkpoint(reply) => self.checkpoint(reply),
+            Message::Drain(reply) => return Some(reply),
+        }
+        None
+    }
+
+    fn phone(&mut self, ask: Ask, reply: oneshot::Sender<Result<(), Denied>>) {
+        let changes = match plan(ask, &self.ledger, self.clock.now()) {
+            Ok(changes) => changes,
+            Err(denied) => {
+                // The asker may have gone; nothing was changed.
+                let _ = reply.send(Err(denied));
+                return;
+            }
+        };
+        let records: Vec<Record> = changes.into_iter().map(Record::Phone).collect();
+        // Applied now, so that a code cannot be used twice while the disk is busy.
+        records.iter().for_each(|record| self.ledger.apply(record));
+        self.show();
+        let written = (!records.is_empty()).then(|| self.journal.submit(records));
+        tokio::spawn(async move {
+            let result = match written {
+                Some(written) => written.await.map(|_| ()),
+                None => Ok(()),
+            };
+            let _ = reply.send(result.map_err(|error| Denied::Journal(error.to_string())));
+        });
+    }
+
+    fn checkpoint(&self, reply: oneshot::Sender<Option<Position>>) {
+        let as_of = self.applied;
+        let written = match self.ledger.checkpoint(as_of) {
+            Ok(checkpoint) => self.journal.submit(vec![Record::Checkpoint(checkpoint)]),
+            Err(error) => {
+                tracing::error!(%error, "no checkpoint could be written; old segments stay");
+                let _ = reply.send(None);
+                return;
+            }
+        };
+        tokio::spawn(async move {
+            let _ = reply.send(written.await.is_ok().then_some(as_of));
+        });
+    }
+
+    /// Everything accepted is decided and durable before this returns.
+    async fn drain(&mut self, inbox: &mut Inbox) {
+        loop {
+            while let Ok(event) = inbox.direct.try_recv() {
+                self.unjournaled(&event);
+            }
+            let mut any = false;
+            while let Ok(batch) = inbox.entries.try_recv() {
+                any |= batch.iter().any(|entry| matches!(entry.record, Record::Seen(_)));
+                self.batch(&batch);
+            }
+            // Decisions may emit events, which come back as batches: until none do.
+            let durable = self.journal.barrier().await;
+            if !any || durable.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn show(&self) {
+        let phones: Vec<_> =
+            self.ledger.phones.iter().map(|(id, phone)| (id.clone(), phone.clone())).collect();
+        let sessions = phones
+            .iter()
+            .filter_map(|(id, phone)| Some((phone.session.clone()?, id.clone())))
+            .collect();
+        self.view.send_replace(Arc::new(View { phones, sessions }));
+    }
+}
+
+fn pushes(decided: &Decided) -> Vec<Action> {
+    let pushes = decided.actions.iter().filter(|a| matches!(a.task, Task::Push { .. }));
+    pushes.cloned().collect()
+}
+
+fn with_actions(record: &Record) -> Option<Arc<Decided>> {
+    match record {
+        Record::Decided(decided) if !decided.actions.is_empty() => Some(decided.clone()),
+        _ => None,
+    }
+}
+
+/// Cuts decisions into appends, never between a decision and what it emits.
+fn chunks(records: Vec<Record>) -> Vec<Vec<Record>> {
+    let mut chunks: Vec<Vec<Record>> = Vec::new();
+    for record in records {
+        let full = chunks.last().is_none_or(|chunk| chunk.len() >= RECORDS_PER_APPEND_MAX);
+        match chunks.last_mut() {
+            Some(chunk) if !full || !matches!(record, Record::Decided(_)) => chunk.push(record),
+            _ => chunks.push(vec![record]),
+        }
+    }
+    chunks
+}

@@ -1,0 +1,234 @@
+// What things are called on the page: event types, trust, states, reasons, moments. Pure: no DOM.
+
+/** Groups that the filter offers, in its order. */
+export const GROUPS = [
+  ["bell", "Doorbell"],
+  ["people", "People"],
+  ["motion", "Movement"],
+  ["alarm", "Alarms"],
+  ["door", "Doors and windows"],
+  ["health", "Device health"],
+  ["portero", "Portero itself"],
+  ["other", "Everything else"],
+];
+
+// type → [words, icon, group]. Sub types refine some of them below.
+const KINDS = {
+  "netatmo.ring": ["Doorbell rang", "bell", "bell"],
+  "netatmo.incoming_call": ["Doorbell rang", "bell", "bell"],
+  "netatmo.accepted_call": ["Call answered", "bell", "bell"],
+  "netatmo.missed_call": ["Call missed", "bell", "bell"],
+  "netatmo.missed_ring": ["Ring missed", "bell", "bell"],
+  "netatmo.rtc": ["Doorbell call", "bell", "bell"],
+  "netatmo.call_ended": ["Call ended", "bell", "bell"],
+  "netatmo.person": ["Person seen", "person", "people"],
+  "netatmo.person_home": ["Person came home", "home", "people"],
+  "netatmo.person_away": ["Person left", "away", "people"],
+  "netatmo.movement": ["Movement", "eye", "motion"],
+  "netatmo.human": ["Someone outside", "person", "motion"],
+  "netatmo.animal": ["Animal outside", "paw", "motion"],
+  "netatmo.vehicle": ["Vehicle outside", "car", "motion"],
+  "netatmo.outdoor": ["Movement outside", "eye", "motion"],
+  "netatmo.cluster": ["Several movements", "eye", "motion"],
+  "netatmo.end_recording": ["Recording ended", "camera", "motion"],
+  "netatmo.smoke": ["Smoke alarm", "flame", "alarm"],
+  "netatmo.co_detected": ["Carbon monoxide alarm", "flame", "alarm"],
+  "netatmo.hush": ["Smoke alarm muted", "flame", "alarm"],
+  "netatmo.tampered": ["Detector tampered with", "siren", "alarm"],
+  "netatmo.sound_test": ["Detector sound test", "siren", "alarm"],
+  "netatmo.detection_chamber_status": ["Detection chamber checked", "flame", "health"],
+  "netatmo.siren_sounding": ["Siren", "siren", "alarm"],
+  "netatmo.siren_tampered": ["Siren tampered with", "siren", "alarm"],
+  "netatmo.alarm_started": ["Alarm started", "siren", "alarm"],
+  "netatmo.tag_open": ["Left open", "door", "door"],
+  "netatmo.tag_big_move": ["Opened or moved", "door", "door"],
+  "netatmo.tag_small_move": ["Small movement at a door", "door", "door"],
+  "netatmo.tag_uninstalled": ["Door sensor taken off", "door", "door"],
+  "netatmo.connection": ["Camera connected", "plug", "health"],
+  "netatmo.disconnection": ["Camera disconnected", "cut", "health"],
+  "netatmo.on": ["Monitoring on", "camera", "health"],
+  "netatmo.off": ["Monitoring off", "camera", "health"],
+  "netatmo.boot": ["Camera started", "camera", "health"],
+  "netatmo.sd": ["Memory card", "card", "health"],
+  "netatmo.alim": ["Power supply", "plug", "health"],
+  "netatmo.ftp": ["Video upload", "camera", "health"],
+  "netatmo.light_mode": ["Light mode changed", "bulb", "health"],
+  "netatmo.new_module": ["New device", "plug", "health"],
+  "netatmo.module_connect": ["Device connected", "plug", "health"],
+  "netatmo.module_disconnect": ["Device disconnected", "cut", "health"],
+  "netatmo.module_low_battery": ["Battery low", "battery", "health"],
+  "netatmo.module_end_update": ["Device updated", "gear", "health"],
+  "netatmo.battery_status": ["Battery", "battery", "health"],
+  "netatmo.wifi_status": ["Wi-Fi", "wifi", "health"],
+  "netatmo.webhook_activation": ["Netatmo webhook active", "check", "health"],
+  "netatmo.home_event_changed": ["Home mode changed", "home", "other"],
+  "netatmo.topology_changed": ["Home changed", "home", "other"],
+  "netatmo.unknown": ["Unknown message", "question", "other"],
+  "portero.rules.rejected": ["Rules rejected", "warn", "portero"],
+  "portero.rules.loaded": ["Rules loaded", "list", "portero"],
+  "portero.netatmo.ban_risk": ["Netatmo may ban us", "warn", "portero"],
+  "portero.source.silent": ["Source is silent", "warn", "portero"],
+  "portero.test": ["Test", "bell", "portero"],
+};
+
+/** { words, icon, group } for an event: by its type, else by its last name made readable. */
+export function kindOf(event) {
+  const known = KINDS[event.type];
+  if (known) return { words: known[0], icon: known[1], group: known[2] };
+  const group = event.type.startsWith("portero.") ? "portero" : "other";
+  const last = event.type.split(".").slice(1).join(" ") || event.type;
+  const words = last.replaceAll("_", " ");
+  const name = words.charAt(0).toUpperCase() + words.slice(1);
+  return { words: name, icon: group === "portero" ? "gear" : "dot", group };
+}
+
+/** Where or whom it is about: the most telling names the event carries, in one line. */
+export function placeOf(event) {
+  const data = event.data ?? {};
+  const names = [
+    data.person, data.person_name, data.module_name, data.device_name, data.camera_name,
+    data.room_name, data.home_name,
+  ];
+  const told = [...new Set(names.filter((name) => typeof name === "string" && name !== ""))];
+  const sub = subTypeOf(data);
+  if (sub) told.unshift(sub);
+  if (told.length === 0 && event.subject) told.push(event.subject);
+  return told.slice(0, 3).join(" · ");
+}
+
+/** The sub type in words, where the event has them. */
+function subTypeOf(data) {
+  for (const key of ["sub_type_name", "sub_type_word", "sub_type_words", "status"]) {
+    if (typeof data[key] === "string") return data[key].replaceAll("_", " ");
+  }
+  return typeof data.sub_type === "string" ? data.sub_type.replaceAll("_", " ") : "";
+}
+
+/** trust → [label, tone, explanation]. */
+export const TRUST = {
+  unverified: ["not verified", "warn", "Nobody vouches for this message: it came without a checked signature."],
+  authentic: ["signed", "plain", "The sender is proven by its signature; the moment is not."],
+  fresh: ["live", "plain", "Heard live on our own authenticated connection."],
+  human: ["by a person", "plain", "A signed-in person pressed a button."],
+};
+
+/** What sets an event apart from a live one. */
+export function marksOf(event) {
+  const marks = [];
+  if (event.test) marks.push(["test", "Made by a test or the demo."]);
+  if (event.replayed) marks.push(["replayed", "Run again from the journal."]);
+  if (event.caughtup) marks.push(["caught up", "Fetched after a gap, not heard as it happened."]);
+  return marks;
+}
+
+/** A rule's verdict → [words, tone]. */
+export const VERDICTS = {
+  fired: ["fired", "good"],
+  condition: ["did not apply", "plain"],
+  condition_error: ["could not be checked", "bad"],
+  cooldown: ["is resting", "plain"],
+  stopped: ["was stopped by an earlier rule", "plain"],
+};
+
+/** Why a step of a rule that fired led to nothing. */
+export const NOT_SENT = {
+  no_phone: "no phone has notifications on",
+  template_error: "the text could not be made",
+  too_many_hops: "too many events made from events",
+};
+
+/** How far a push came: { words, tone, step } with step 0 to 3, or null where it ended early. */
+export function pushState(action) {
+  if (action.clicked_at) return { words: "opened", tone: "good", step: 3 };
+  if (action.shown_at) return { words: "shown", tone: "good", step: 2 };
+  switch (action.state) {
+    case "waiting": return { words: "waiting", tone: "plain", step: 0 };
+    case "delivered": return { words: "delivered", tone: "good", step: 1 };
+    case "expired": return { words: "too late, not sent", tone: "warn", step: null };
+    case "refused": return { words: "refused", tone: "bad", step: null };
+    case "gone": return { words: "phone no longer subscribed", tone: "bad", step: null };
+    case "unknown": return { words: "result unknown", tone: "warn", step: null };
+    default: return { words: String(action.state), tone: "plain", step: null };
+  }
+}
+
+/** The stations of a push, by `step`. */
+export const PUSH_STEPS = ["Waiting", "Delivered", "Shown", "Opened"];
+
+// The page is English, so its dates are too; the user's own kind of English if there is one.
+const LOCALE = (globalThis.navigator?.languages ?? []).find((one) => one.startsWith("en")) ?? "en-GB";
+let zone; // undefined: this device's own
+let formats = makeFormats();
+
+function makeFormats() {
+  const make = (options) => new Intl.DateTimeFormat(LOCALE, { timeZone: zone, ...options });
+  return {
+    clock: make({ hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" }),
+    day: make({ weekday: "long", day: "numeric", month: "long" }),
+    key: make({ year: "numeric", month: "2-digit", day: "2-digit" }),
+    full: make({ dateStyle: "medium", timeStyle: "long" }),
+  };
+}
+
+/** Shows times in the house's zone (an IANA name) instead of this device's. */
+export function useZone(name) {
+  try {
+    new Intl.DateTimeFormat(LOCALE, { timeZone: name });
+    zone = name;
+  } catch {
+    zone = undefined;
+  }
+  formats = makeFormats();
+}
+
+function date(text) {
+  const moment = new Date(text);
+  return Number.isNaN(moment.getTime()) ? null : moment;
+}
+
+/** "14:03:09" */
+export const clock = (text) => (date(text) ? formats.clock.format(date(text)) : "");
+
+/** Date and time in full. */
+export const moment = (text) => (date(text) ? formats.full.format(date(text)) : "");
+
+/** Equal for two moments of one day. */
+export const dayKey = (text) => (date(text) ? formats.key.format(date(text)) : "");
+
+/** "Today", "Yesterday" or "Friday, 20 November". */
+export function dayName(text, now = Date.now()) {
+  const key = dayKey(text);
+  if (key === dayKey(now)) return "Today";
+  if (key === dayKey(now - 24 * 3600 * 1000)) return "Yesterday";
+  return date(text) ? formats.day.format(date(text)) : "";
+}
+
+/** "just now", "5 minutes ago", "3 days ago". */
+export function ago(text, now = Date.now()) {
+  const then = date(text);
+  if (!then) return "never";
+  const seconds = Math.max(0, Math.round((now - then.getTime()) / 1000));
+  if (seconds < 45) return "just now";
+  for (const [size, name] of [[60, "minute"], [3600, "hour"], [86400, "day"]]) {
+    const next = { minute: 3600, hour: 86400, day: Infinity }[name];
+    const count = Math.round(seconds / size);
+    if (seconds < next) return `${count} ${name}${count === 1 ? "" : "s"} ago`;
+  }
+  return "";
+}
+
+/** "1 rule", "2 rules". */
+export const count = (number, one, many = `${one}s`) => `${number} ${number === 1 ? one : many}`;
+
+/** A best guess of what to call this device. */
+export function deviceName(agent = navigator.userAgent, touch = navigator.maxTouchPoints) {
+  const browser = /Edg/.test(agent) ? "Edge" : /Firefox|FxiOS/.test(agent) ? "Firefox"
+    : /Chrome|CriOS/.test(agent) ? "Chrome" : /Safari/.test(agent) ? "Safari" : "browser";
+  if (/iPhone/.test(agent)) return "iPhone";
+  if (/iPad/.test(agent) || (/Macintosh/.test(agent) && touch > 1)) return "iPad";
+  if (/Android/.test(agent)) return `Android phone (${browser})`;
+  if (/Macintosh/.test(agent)) return `Mac (${browser})`;
+  if (/Windows/.test(agent)) return `Windows PC (${browser})`;
+  if (/CrOS/.test(agent)) return `Chromebook (${browser})`;
+  return `Computer (${browser})`;
+}
