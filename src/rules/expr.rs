@@ -13,6 +13,7 @@ use minijinja::{Error, ErrorKind, Expression, Value};
 use serde_json::Value as Json;
 
 use super::names::{self, Fact, Seen};
+use super::quick::Quick;
 use super::scene::{CONDITIONS, Scene, TEXTS};
 use crate::node::{Cursor, SourceFile};
 
@@ -52,9 +53,15 @@ pub(super) struct Condition {
 #[derive(Debug)]
 struct Part {
     source: Box<str>,
-    run: Compiled,
+    run: Run,
     facts: Vec<KnownFact>,
     place: Place,
+}
+
+#[derive(Debug)]
+enum Run {
+    Quick(Quick),
+    Machine(Compiled),
 }
 
 /// A compiled expression.
@@ -116,10 +123,19 @@ impl Part {
         let file = at.reader().file();
         let source = &whole[range.clone()];
         let shift = shift + range.start;
-        let compiled = CONDITIONS.compile_expression_owned(source.to_string());
-        let (run, expr) = match (compiled, parse_expr(source)) {
-            (Ok(run), Ok(expr)) => (run, expr),
-            (Err(error), _) | (_, Err(error)) => {
+        let parsed = parse_expr(source).and_then(|expr| {
+            let run = match Quick::new(&expr) {
+                Some(quick) => Run::Quick(quick),
+                None => {
+                    let run = CONDITIONS.compile_expression_owned(source.to_string())?;
+                    Run::Machine(Compiled(run))
+                }
+            };
+            Ok((run, expr))
+        });
+        let (run, expr) = match parsed {
+            Ok(parsed) => parsed,
+            Err(error) => {
                 syntax_problem(at, source, shift, &error);
                 return None;
             }
@@ -130,13 +146,17 @@ impl Part {
         };
         let facts = names::look_at_expr(source, &expr).facts.into_iter().map(known).collect();
         let place = Place::new(file, at.offset_in_file(shift));
-        Some(Part { source: source.into(), run: Compiled(run), facts, place })
+        Some(Part { source: source.into(), run, facts, place })
     }
 
     fn check(&self, scene: &Arc<Scene>) -> Result<(), Refused> {
-        match self.run.0.eval(scene.context()) {
-            Ok(value) if value.is_true() => Ok(()),
-            Ok(_) => Err(Refused::False(self.why(scene))),
+        let holds = match &self.run {
+            Run::Quick(quick) => Ok(quick.holds(scene)),
+            Run::Machine(run) => run.0.eval(scene.context()).map(|value| value.is_true()),
+        };
+        match holds {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refused::False(self.why(scene))),
             Err(error) => Err(Refused::Error(self.fault(scene, &error))),
         }
     }
@@ -345,7 +365,7 @@ impl Text {
                 for piece in pieces {
                     piece.render(scene, &mut text)?;
                     if text.len() > TEXT_BYTES_MAX {
-                        cut(&mut text);
+                        cut(&mut text, TEXT_BYTES_MAX);
                         break;
                     }
                 }
@@ -456,14 +476,15 @@ fn render_template(source: &str, place: &Place, scene: &Arc<Scene>) -> Result<St
         }
         _ => {
             let mut text = String::from_utf8_lossy(&out.0).into_owned();
-            cut(&mut text);
+            cut(&mut text, TEXT_BYTES_MAX);
             Ok(text)
         }
     }
 }
 
-fn cut(text: &mut String) {
-    let mut end = text.len().min(TEXT_BYTES_MAX);
+/// Cuts a text to so many bytes, between characters.
+pub(super) fn cut(text: &mut String, bytes_max: usize) {
+    let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {
         end -= 1;
     }

@@ -16,8 +16,8 @@ use crate::record::{Decided, Looked, Position, Settled};
 /// The most cooldowns remembered. Keys may come from event data, which strangers can fill; one
 /// cooldown takes about 200 bytes.
 pub const COOLDOWNS_MAX: usize = 50_000;
-/// The most state variables; paths may come from event data too.
-pub const STATES_MAX: usize = 50_000;
+/// The most state variables; paths may come from event data too, and a value takes up to 4 KiB.
+pub const STATES_MAX: usize = 10_000;
 /// Cooldowns are first swept for expired ones when there are this many.
 const SWEEP_FROM: usize = 128;
 

@@ -17,6 +17,7 @@ mod lint;
 mod memory;
 mod names;
 mod pattern;
+mod quick;
 mod scene;
 pub mod selftest;
 mod steps;
@@ -262,7 +263,10 @@ fn cooldown_key(
     answer: &mut Looked,
 ) -> Option<String> {
     match cooldown.key.render(scene) {
-        Ok(key) => Some(key),
+        Ok(mut key) => {
+            expr::cut(&mut key, steps::NAME_BYTES_MAX);
+            Some(key)
+        }
         Err(detail) => {
             let reason = NotSentReason::TemplateError;
             answer.not_sent.push(NotSent { step: "cooldown.key".to_string(), reason, detail });

@@ -360,7 +360,7 @@ fn call_range(call: &ast::Spanned<ast::Call<'_>>) -> Range<usize> {
 }
 
 /// The names after `event`, if the expression is nothing but a way into the event.
-fn event_path(expr: &ast::Expr<'_>) -> Option<Vec<String>> {
+pub(super) fn event_path(expr: &ast::Expr<'_>) -> Option<Vec<String>> {
     match expr {
         ast::Expr::Var(var) if var.id == "event" => Some(Vec::new()),
         ast::Expr::GetAttr(attr) => {

@@ -5,7 +5,7 @@ use std::cmp::Ordering as Order;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
@@ -92,7 +92,8 @@ fn is_between(now: jiff::civil::Time, from: jiff::civil::Time, to: jiff::civil::
 /// What one event's rules see. One per decision, shared by all of its expressions.
 pub(super) struct Scene {
     event: Arc<Event>,
-    event_view: Value,
+    /// Made when first asked for: most rules name single fields, which need none.
+    event_view: OnceLock<Value>,
     state: Arc<BTreeMap<String, StateEntry>>,
     now: Timestamp,
     zone: TimeZone,
@@ -102,15 +103,21 @@ pub(super) struct Scene {
 
 impl Scene {
     pub fn new(event: &Arc<Event>, memory: &Memory, now: Timestamp, zone: &TimeZone) -> Arc<Scene> {
-        let data = Value::from_object(DataView(Arc::clone(event)));
-        let view = EventView { event: Arc::clone(event), data, zone: zone.clone() };
         Arc::new(Scene {
             event: Arc::clone(event),
-            event_view: Value::from_object(view),
+            event_view: OnceLock::new(),
             state: memory.shared_state(),
             now,
             zone: zone.clone(),
             trust: AtomicU8::new(event.trust as u8),
+        })
+    }
+
+    fn event_view(&self) -> &Value {
+        self.event_view.get_or_init(|| {
+            let event = Arc::clone(&self.event);
+            let data = Value::from_object(DataView(Arc::clone(&event)));
+            Value::from_object(EventView { event, data, zone: self.zone.clone() })
         })
     }
 
@@ -158,13 +165,13 @@ impl Scene {
 
     /// `event.` followed by these names.
     pub fn path(&self, names: &[Box<str>]) -> Value {
-        let Some((first, rest)) = names.split_first() else { return self.event_view.clone() };
+        let Some((first, rest)) = names.split_first() else { return self.event_view().clone() };
         if &**first != "data" {
-            let value = self.event_view.get_attr(first).unwrap_or_default();
+            let value = self.event_view().get_attr(first).unwrap_or_default();
             return rest.iter().fold(value, |value, name| value.get_attr(name).unwrap_or_default());
         }
         let Some((field, deeper)) = rest.split_first() else {
-            return self.event_view.get_attr("data").unwrap_or_default();
+            return self.event_view().get_attr("data").unwrap_or_default();
         };
         let mut found = self.event.data.get(&**field);
         for name in deeper {
@@ -187,7 +194,7 @@ impl Object for Scene {
 
     fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
         match key {
-            "event" => Some(self.event_view.clone()),
+            "event" => Some(self.event_view().clone()),
             SCENE => Some(self.context()),
             _ => None,
         }

@@ -20,8 +20,13 @@ use crate::record::{NotSent, NotSentReason, StateSet};
 
 /// How long an emitted event may wait for the journal before it is no news any more.
 const EMIT_TTL: Duration = Duration::from_secs(24 * 3600);
-/// The most bytes of a state variable's path or an event's subject.
-const NAME_BYTES_MAX: usize = 512;
+/// The most bytes of a state variable's path, an emitted event's subject or a cooldown's key:
+/// event data may end up in them, and they are kept.
+pub(super) const NAME_BYTES_MAX: usize = 512;
+/// The most bytes of a state variable's value, written as JSON; all of them stay in memory.
+const VALUE_BYTES_MAX: usize = 4 << 10;
+/// The most bytes of an emitted event's data, so that a chain of `emit` cannot grow without end.
+const DATA_BYTES_MAX: usize = 64 << 10;
 /// Digits of the event's id in a default tag: enough to tell two events of one rule apart.
 const TAG_ID_DIGITS: usize = 8;
 
@@ -179,7 +184,7 @@ impl Planner<'_> {
                 self.note(format!("{step}.set"), "the path is empty or too long".to_string());
                 continue;
             }
-            match value.value(self.scene) {
+            match value.value(self.scene).and_then(|value| within(value, VALUE_BYTES_MAX)) {
                 Ok(value) => {
                     let trust = self.scene.trust();
                     self.plan.sets.push(StateSet { path, value, trust });
@@ -240,7 +245,18 @@ impl Planner<'_> {
                 }
             }
         }
-        Some((subject.filter(|text| !text.is_empty()), data))
+        if subject.as_ref().is_some_and(|subject| subject.len() > NAME_BYTES_MAX) {
+            self.note(format!("{step}.emit.subject"), "the subject is too long".to_string());
+            return None;
+        }
+        match within(Json::Object(data), DATA_BYTES_MAX) {
+            Ok(Json::Object(data)) => Some((subject.filter(|text| !text.is_empty()), data)),
+            Ok(_) => None,
+            Err(why) => {
+                self.note(format!("{step}.emit.data"), why);
+                None
+            }
+        }
     }
 }
 
@@ -258,6 +274,18 @@ impl Template {
             }
         }
     }
+}
+
+/// The value, if it is not too long as JSON.
+fn within(value: Json, bytes_max: usize) -> Result<Json, String> {
+    let bytes = match &value {
+        Json::Null | Json::Bool(_) | Json::Number(_) => 0,
+        other => serde_json::to_vec(other).map_or(usize::MAX, |json| json.len()),
+    };
+    if bytes > bytes_max {
+        return Err(format!("the value takes {bytes} bytes, more than {bytes_max}"));
+    }
+    Ok(value)
 }
 
 fn later(now: Timestamp, by: Duration) -> Timestamp {

@@ -2,6 +2,7 @@ use super::*;
 use crate::action::{Action, Lane, Message, Outcome, PhoneId, Task};
 use crate::event::{EventId, HOPS_MAX, Marks, Trust};
 use crate::record::Settled;
+use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 use std::time::Duration;
 
@@ -280,6 +281,42 @@ rules:
 }
 
 #[test]
+fn what_grows_is_cut_or_noted() {
+    let rules = load(
+        r#"
+rules:
+  - name: a
+    when: { type: netatmo.ring }
+    cooldown: { every: 1m, key: "{{ event.data.x }}" }
+    do:
+      - push: { to: ana, title: "{{ event.data.x }}{{ event.data.x }}" }
+      - push: { to: ana, title: "{% for i in range(9999) %}{% for i in range(9999) %}x{% endfor %}{% endfor %}" }
+      - push: { to: ana, title: "{% for i in range(9999) %}{{ event.data.x }}{% endfor %}" }
+      - set: { "{{ event.data.x }}": 1, y: "{{ event.data.x }}" }
+      - emit: { type: house.x, data: { a: "{{ event.data }}", b: "{{ event.data }}", c: "{{ event.data }}", d: "{{ event.data }}" } }
+      - emit: { type: house.x, subject: "{{ event.data.x }}" }
+"#,
+    );
+    let long = "é".repeat(9000);
+    let decided = decide(&rules, &event("netatmo.ring", json!({ "x": long })), &memory(), noon());
+    let looked = &decided.looked[0];
+    assert_eq!(looked.cooldown.as_ref().unwrap().key.len(), 512);
+    let lengths: Vec<usize> =
+        messages(&decided).iter().map(|(_, message)| message.title.len()).collect();
+    assert_eq!(lengths, [16 << 10, 1, 16 << 10]);
+    assert!(decided.sets.is_empty());
+    let notes: Vec<String> =
+        looked.not_sent.iter().map(|note| format!("{}: {}", note.step, note.detail)).collect();
+    insta::assert_snapshot!(notes.join("\n"), @r"
+    do[1].push.title: `{% for i in range(9999) %}{% for i in range(9999) %}x{% endfor %}{% endfor %}`: engine ran out of fuel, rules/a.yaml:8:34
+    do[3].set: the path is empty or too long
+    do[3].set.y: the value takes 18002 bytes, more than 4096
+    do[4].emit.data: the value takes 72053 bytes, more than 65536
+    do[5].emit.subject: the subject is too long
+    ");
+}
+
+#[test]
 fn stop_ends_later_steps_and_later_rules() {
     let rules = load(
         r#"
@@ -465,4 +502,131 @@ fn tests_in_rule_files_pass_and_fail() {
 
     1 passed, 1 failed
     "#);
+}
+
+/// Events of the kinds that the rules below know, with data that sometimes fits.
+fn any_event() -> impl Strategy<Value = Arc<Event>> {
+    let kinds = prop_oneof![
+        Just("netatmo.ring"),
+        Just("netatmo.battery_status"),
+        Just("house.count"),
+        Just("netatmo.smoke")
+    ];
+    let value = prop_oneof![
+        Just(json!(null)),
+        any::<bool>().prop_map(|flag| json!(flag)),
+        (-3i64..3).prop_map(|number| json!(number)),
+        // Quarters survive JSON exactly; serde_json reads other floats to the last digit but one.
+        (-300i32..300).prop_map(|number| json!(f64::from(number) / 4.0)),
+        "[a-c{}é ]{0,6}".prop_map(|text| json!(text)),
+        Just(json!([1, { "a": [] }])),
+    ];
+    let names = prop_oneof![Just("n"), Just("sub_type"), Just("home_name"), Just("x")];
+    let data = proptest::collection::btree_map(names, value, 0..4);
+    (kinds, data, 0u8..=HOPS_MAX, 0u64..1000).prop_map(|(kind, data, hops, number)| {
+        let mut made = (*event(kind, json!(data))).clone();
+        made.hops = hops;
+        made.id = EventId::derive([kind, &number.to_string()]);
+        Arc::new(made)
+    })
+}
+
+const LIVELY: &str = r#"
+rules:
+  - name: ring
+    when: { type: netatmo.ring }
+    if: event.data.n != 2 and not state("quiet")
+    cooldown: { every: 30s, key: "{{ event.data.home_name }}" }
+    do:
+      - push: { to: family, title: "{{ event.data.home_name ~ event.data.x }}" }
+      - set: { "rang/{{ event.data.n }}": "{{ event.data.x }}", quiet: "{{ event.data.sub_type }}" }
+      - emit: { type: house.count, data: { n: "{{ event.data.n }}" } }
+  - name: battery
+    when: { type: netatmo.battery_status, data: { sub_type: [0, 1, null] } }
+    cooldown: 1h
+    do:
+      - if: event.data.sub_type > 0
+        then: [ { push: { to: ana, title: x, urgency: high } } ]
+        else: [ { push: { to: "{{ event.data.x }}", title: "{% for n in event.data.x %}{{ n }}{% endfor %}" } } ]
+  - name: count
+    when: { type: house.* }
+    if: event.data.n / 2 > 0 or state("rang/1") is defined
+    do: [ { set: { count: "{{ (state('count') | default(0)) + 1 }}" } }, stop ]
+  - { name: rest, when: { type: "*" }, if: event.data.x, do: [ { set: { quiet: false } } ] }
+"#;
+
+proptest! {
+    #[test]
+    fn a_restart_changes_no_decision(
+        events in proptest::collection::vec((any_event(), 0u64..40, any::<bool>(), 0u8..3), 1..25)
+    ) {
+        let rules = load(LIVELY);
+        let (mut whole, mut restarted) = (memory(), memory());
+        let mut now = noon();
+        for (number, (event, pause, restart, outcome)) in events.into_iter().enumerate() {
+            now += Duration::from_secs(pause);
+            if restart {
+                let kept = serde_json::to_string(&restarted).unwrap();
+                restarted = serde_json::from_str(&kept).unwrap();
+            }
+            let seen = Position(number as u64);
+            let one = rules.decide(&event, seen, &whole, now);
+            prop_assert_eq!(&one, &rules.decide(&event, seen, &restarted, now));
+            let read: Decided = serde_json::from_str(&serde_json::to_string(&one).unwrap()).unwrap();
+            prop_assert_eq!(&one, &read);
+            for memory in [&mut whole, &mut restarted] {
+                memory.apply_decided(&one, now);
+                for action in &one.actions {
+                    let gone = Outcome::Gone { why: "404".into() };
+                    match outcome {
+                        0 => settle(memory, action, Outcome::Delivered, now),
+                        1 => settle(memory, action, gone, now),
+                        _ => {}
+                    }
+                }
+            }
+            prop_assert_eq!(&whole, &restarted);
+        }
+    }
+
+    #[test]
+    fn any_rule_file_is_read_without_a_panic(parts in proptest::collection::vec(
+        prop_oneof![
+            Just("rules:\n"), Just("  - name: a\n"), Just("    when: "), Just("{ type: netatmo.ring }\n"),
+            Just("    if: "), Just("event.data.x"), Just(" and "), Just("state(\"é\")"), Just("\n"),
+            Just("    do:\n"), Just("      - push: "), Just("{ to: ana, title: "), Just("\"{{ "),
+            Just(" }}\""), Just(" }\n"), Just("      - set: { a: "), Just("{% if "), Just(" %}"),
+            Just("      - if: "), Just("        then: [ stop ]\n"), Just("[ "), Just(" ]"), Just("|\n"),
+            Just("    cooldown: "), Just("30s"), Just("'"), Just("tests:\n"), Just("    events: "),
+            Just("    expect: "), Just("- "), Just("not "), Just("é"), Just("\u{feff}"), Just("~"),
+        ],
+        0..40,
+    )) {
+        let text = parts.concat();
+        if let Err(wrong) = RuleSet::load(vec![SourceFile::new("a", text)], &house()) {
+            wrong.render();
+        }
+    }
+
+    /// The index finds what trying every matcher finds.
+    #[test]
+    fn the_index_loses_nothing(event in any_event(), picks in proptest::collection::vec(0usize..8, 1..40)) {
+        let choices = [
+            "{ type: netatmo.ring }", "{ type: netatmo.*, data: { n: [1, 2] } }", "{ subject: cam }",
+            "{ data: { x: true } }", "{ type: [house.count, netatmo.smoke], data: { n: null } }",
+            "[ { type: netatmo.smoke }, { data: { sub_type: -1 } } ]", "{ source: netatmo/home, data.n: 0 }",
+            "{ type: \"*\" }",
+        ];
+        let mut text = String::from("rules:\n  - { name: x, when: { type: netatmo.hush }, do: [ emit: { type: house.count } ] }\n");
+        for (i, pick) in picks.iter().enumerate() {
+            text.push_str(&format!("  - {{ name: r{i}, when: {}, do: [ set: {{ a: 1 }} ] }}\n", choices[*pick]));
+        }
+        let rules = load(&text);
+        let found: Vec<String> = decide(&rules, &event, &memory(), noon())
+            .looked.into_iter().map(|looked| looked.rule).collect();
+        let wanted: Vec<String> = rules.rules.iter()
+            .filter(|rule| rule.matchers.iter().any(|matcher| matcher.accepts(&event)))
+            .map(|rule| rule.name.to_string()).collect();
+        prop_assert_eq!(found, wanted);
+    }
 }
