@@ -7,6 +7,7 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock portero.toml ./
 COPY src ./src
 COPY rules ./rules
+COPY benches ./benches
 RUN cargo build --release --locked --bin portero
 
 FROM debian:bookworm-slim
