@@ -116,6 +116,8 @@ impl App {
         let metrics = telemetry::metrics();
         let (clock, store) = (Clock::system(), config.store.path.clone());
         let lock = StoreLock::take(&store)?;
+        // One that was killed left its word behind; until ours is there, nobody is to be called.
+        Control::remove(&store);
         let keys = Keys::load_or_make(&store)?;
         let reloader = Reloader {
             folder: config.rules.clone(),
@@ -566,6 +568,15 @@ impl StoreLock {
     pub fn take(store: &Path) -> Result<StoreLock, StartError> {
         cannot!(OsDisk::create(store), "cannot make {}", store.display())?;
         let path = store.join("lock");
+    /// Whether a process works on the data right now.
+    pub fn is_held(store: &Path) -> bool {
+        // No file, no process; one that cannot be read belongs to somebody else's server.
+        match std::fs::File::open(store.join("lock")) {
+            Ok(file) => file.try_lock_shared().is_err(),
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        }
+    }
+
         let file = std::fs::File::options().create(true).append(true).open(&path);
         let file = cannot!(file, "cannot open {}", path.display())?;
         match file.try_lock() {
