@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix_web::dev::Server;
-use actix_web::middleware::Compress;
+use actix_web::middleware::{Compress, DefaultHeaders};
 use actix_web::{App, HttpServer, web};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -150,8 +150,11 @@ pub fn serve(
         App::new()
             .app_data(face.clone())
             .app_data(web::JsonConfig::default().limit(JSON_BYTES_MAX).error_handler(bad_json))
-            .route("/hooks/netatmo/{name}", web::post().to(hooks::netatmo))
-            .service(web::scope("/api").configure(api::routes))
+            // A resource, not a route: other methods are answered 405, so that whoever tries the
+            // address in a browser learns that it is the right one.
+            .service(web::resource("/hooks/netatmo/{name}").route(web::post().to(hooks::netatmo)))
+            .app_data(web::QueryConfig::default().error_handler(bad_query))
+            .service(web::scope("/api").wrap(private()).configure(api::routes))
             .service(
                 web::scope("").wrap(Compress::default()).default_service(web::get().to(ui::file)),
             )
@@ -181,3 +184,18 @@ fn bad_json(
 ) -> actix_web::Error {
     session::ApiError::Bad(error.to_string()).into()
 }
+/// What the API answers is for this browser and this moment, and is nothing but JSON.
+fn private() -> DefaultHeaders {
+    DefaultHeaders::new()
+        .add(("cache-control", "no-store"))
+        .add(("x-content-type-options", "nosniff"))
+        .add(("content-security-policy", "default-src 'none'; frame-ancestors 'none'"))
+}
+
+fn bad_query(
+    error: actix_web::error::QueryPayloadError,
+    _: &actix_web::HttpRequest,
+) -> actix_web::Error {
+    session::ApiError::Bad(error.to_string()).into()
+}
+
