@@ -136,6 +136,7 @@ impl App {
         let (ready, is_ready) = watch::channel(true);
         let face = Data::new(Face {
             intake,
+        tokio::spawn(telemetry::keep_metrics(metrics.clone(), stopping.clone()));
             journal: journal.clone(),
             router: router.clone(),
             view,
