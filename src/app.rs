@@ -29,7 +29,7 @@ use crate::journal::{Entry, Journal, Reader};
 use crate::ledger::Ledger;
 use crate::node::Problems;
 use crate::record::{Checkpoint, Position, Record};
-use crate::reload::{Reloader, RulesStatus};
+use crate::reload::{Reloader, RulesStatus, Started};
 use crate::router::{Inbox, Message, Router, View};
 use crate::rules::RuleSet;
 use crate::secret::{Secret, fingerprint, hex, random_token};
@@ -124,19 +124,22 @@ impl App {
             kept: store.join("rules.json"),
             house: config.house.clone(),
         };
-        let (rules, status) = reloader.start(clock.now()).map_err(StartError::Rules)?;
+        let Started { rules, status, stamp } =
+            reloader.start(clock.now()).map_err(StartError::Rules)?;
         let Core { journal, intake, timeline, delivery, router, view, index, indexer } =
             Core::start(&config, &keys, &clock, rules).await?;
         let stopping = CancellationToken::new();
         let (shown, status) = watch::channel(status);
-        tokio::spawn(reloader.run(router.clone(), intake.clone(), shown, stopping.clone()));
+        let reloading =
+            reloader.run(stamp, router.clone(), intake.clone(), shown, stopping.clone());
+        tokio::spawn(reloading);
         tokio::spawn(keep_house(journal.clone(), index, router.clone(), stopping.clone()));
         tokio::spawn(show_status(timeline.clone(), status.clone()));
 
+        tokio::spawn(telemetry::keep_metrics(metrics.clone(), stopping.clone()));
         let (ready, is_ready) = watch::channel(true);
         let face = Data::new(Face {
             intake,
-        tokio::spawn(telemetry::keep_metrics(metrics.clone(), stopping.clone()));
             journal: journal.clone(),
             router: router.clone(),
             view,
@@ -565,10 +568,6 @@ impl Control {
 pub struct StoreLock(#[expect(dead_code, reason = "held, not read")] std::fs::File);
 
 impl StoreLock {
-    /// Takes the lock, making the data folder if it is missing.
-    pub fn take(store: &Path) -> Result<StoreLock, StartError> {
-        cannot!(OsDisk::create(store), "cannot make {}", store.display())?;
-        let path = store.join("lock");
     /// Whether a process works on the data right now.
     pub fn is_held(store: &Path) -> bool {
         // No file, no process; one that cannot be read belongs to somebody else's server.
@@ -578,6 +577,10 @@ impl StoreLock {
         }
     }
 
+    /// Takes the lock, making the data folder if it is missing.
+    pub fn take(store: &Path) -> Result<StoreLock, StartError> {
+        cannot!(OsDisk::create(store), "cannot make {}", store.display())?;
+        let path = store.join("lock");
         let file = std::fs::File::options().create(true).append(true).open(&path);
         let file = cannot!(file, "cannot open {}", path.display())?;
         match file.try_lock() {
