@@ -29,7 +29,7 @@ use crate::journal::{Entry, Journal, Reader};
 use crate::ledger::Ledger;
 use crate::node::Problems;
 use crate::record::{Checkpoint, Position, Record};
-use crate::reload::{Reloader, RulesStatus};
+use crate::reload::{Reloader, RulesStatus, Started};
 use crate::router::{Inbox, Message, Router, View};
 use crate::rules::RuleSet;
 use crate::secret::{Secret, fingerprint, hex, random_token};
@@ -116,21 +116,27 @@ impl App {
         let metrics = telemetry::metrics();
         let (clock, store) = (Clock::system(), config.store.path.clone());
         let lock = StoreLock::take(&store)?;
+        // One that was killed left its word behind; until ours is there, nobody is to be called.
+        Control::remove(&store);
         let keys = Keys::load_or_make(&store)?;
         let reloader = Reloader {
             folder: config.rules.clone(),
             kept: store.join("rules.json"),
             house: config.house.clone(),
         };
-        let (rules, status) = reloader.start(clock.now()).map_err(StartError::Rules)?;
+        let Started { rules, status, stamp } =
+            reloader.start(clock.now()).map_err(StartError::Rules)?;
         let Core { journal, intake, timeline, delivery, router, view, index, indexer } =
             Core::start(&config, &keys, &clock, rules).await?;
         let stopping = CancellationToken::new();
         let (shown, status) = watch::channel(status);
-        tokio::spawn(reloader.run(router.clone(), intake.clone(), shown, stopping.clone()));
+        let reloading =
+            reloader.run(stamp, router.clone(), intake.clone(), shown, stopping.clone());
+        tokio::spawn(reloading);
         tokio::spawn(keep_house(journal.clone(), index, router.clone(), stopping.clone()));
         tokio::spawn(show_status(timeline.clone(), status.clone()));
 
+        tokio::spawn(telemetry::keep_metrics(metrics.clone(), stopping.clone()));
         let (ready, is_ready) = watch::channel(true);
         let face = Data::new(Face {
             intake,
@@ -562,6 +568,15 @@ impl Control {
 pub struct StoreLock(#[expect(dead_code, reason = "held, not read")] std::fs::File);
 
 impl StoreLock {
+    /// Whether a process works on the data right now.
+    pub fn is_held(store: &Path) -> bool {
+        // No file, no process; one that cannot be read belongs to somebody else's server.
+        match std::fs::File::open(store.join("lock")) {
+            Ok(file) => file.try_lock_shared().is_err(),
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        }
+    }
+
     /// Takes the lock, making the data folder if it is missing.
     pub fn take(store: &Path) -> Result<StoreLock, StartError> {
         cannot!(OsDisk::create(store), "cannot make {}", store.display())?;

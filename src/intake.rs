@@ -120,19 +120,20 @@ impl Intake {
             let _ = self.0.journal.barrier().await;
             return Taken { duplicates, ..Taken::default() };
         }
-        self.0.undecided.fetch_add(new.len(), Ordering::Relaxed);
+        self.accepted(new.len());
         let records = new.iter().map(|event| Record::Seen(event.clone())).collect();
         match self.0.journal.append(records).await {
             Ok(_) => {
-                if self.0.failing.swap(false, Ordering::Relaxed) {
-                    tracing::info!("the journal can be written again");
-                }
+                self.0.failing.store(false, Ordering::Relaxed);
                 Taken { new: new.len(), duplicates, unjournaled: 0 }
             }
             Err(error) => {
-                tracing::error!(%error, events = new.len(), "journal refused; routed from memory");
+                metrics::counter!("portero_unjournaled_total").increment(new.len() as u64);
                 let unjournaled = self.go_direct(new).await;
+                // Said once: a full disk must not be filled with complaints about it.
                 if !self.0.failing.swap(true, Ordering::Relaxed) {
+                    tracing::error!(%error, "events are routed from memory until it can be written");
+                    self.accepted(1);
                     self.go_direct(vec![Arc::new(self.journal_failed(&error))]).await;
                 }
                 Taken { new: 0, duplicates, unjournaled }
@@ -180,6 +181,12 @@ impl Intake {
     /// How many messages of `source` were quarantined since start.
     pub fn quarantined_of(&self, source: &str) -> u64 {
         lock(&self.0.quarantine).counts.get(source).copied().unwrap_or(0)
+    }
+
+    /// So many events more wait for the rules: those taken here, and those that rules emit, which
+    /// the router journals itself.
+    pub fn accepted(&self, events: usize) {
+        self.0.undecided.fetch_add(events, Ordering::Relaxed);
     }
 
     /// The router has decided `events` more.

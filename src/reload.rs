@@ -95,6 +95,20 @@ struct Kept {
     files: Vec<(String, String)>,
 }
 
+/// What changes whenever a file is saved: names, sizes and times.
+#[derive(Debug, PartialEq)]
+pub struct Stamp(Vec<(PathBuf, u64, Option<std::time::SystemTime>)>);
+
+/// The rules to start with.
+pub struct Started {
+    /// In force.
+    pub rules: Arc<RuleSet>,
+    /// How they came to be so.
+    pub status: RulesStatus,
+    /// The folder as it was when they were read.
+    pub stamp: Stamp,
+}
+
 /// Keeps a folder's rules in force.
 pub struct Reloader {
     /// The folder.
@@ -109,28 +123,28 @@ pub struct Reloader {
 
 impl Reloader {
     /// The rules to start with: the folder's, or, if those are bad, the last good ones.
-    pub fn start(&self, now: Timestamp) -> Result<(Arc<RuleSet>, RulesStatus), Problems> {
-        let problems = match self.load() {
+    pub fn start(&self, now: Timestamp) -> Result<Started, Problems> {
+        // Before the files are read: what is saved from now on counts as a change.
+        let stamp = stamp(&self.folder);
+        let (rules, problems) = match self.load() {
             Ok(rules) => {
                 self.keep(rules.files());
-                let status = status(&rules, String::new(), now);
-                return Ok((Arc::new(rules), status));
+                (rules, String::new())
             }
-            Err(problems) => problems,
+            Err(problems) => match self.last_good() {
+                Some(rules) => (rules, problems.render()),
+                None => return Err(problems),
+            },
         };
-        match self.last_good() {
-            Some(rules) => {
-                let status = status(&rules, problems.render(), now);
-                Ok((Arc::new(rules), status))
-            }
-            None => Err(problems),
-        }
+        let status = status(&rules, problems, now);
+        Ok(Started { rules: Arc::new(rules), status, stamp })
     }
 
-    /// Watches the folder until stopped. New rules go to the router; a bad folder is announced
+    /// Watches the folder until stopped, from what [`Reloader::start`] read on. New rules go to the router; a bad folder is announced
     /// once, as `portero.rules.rejected`.
     pub async fn run(
         self,
+        mut before: Stamp,
         router: mpsc::Sender<Message>,
         intake: Intake,
         shown: watch::Sender<RulesStatus>,
@@ -142,7 +156,6 @@ impl Reloader {
             let problems = shown.borrow().problems.clone();
             announce(&intake, &self.folder, &problems).await;
         }
-        let mut before = stamp(&self.folder);
         while !stopping.is_cancelled() {
             tokio::select! {
                 () = stopping.cancelled() => return,
@@ -233,8 +246,7 @@ async fn announce(intake: &Intake, folder: &Path, problems: &str) {
     intake.take(vec![Heard::from(event)]).await;
 }
 
-/// What changes whenever a file is saved: names, sizes and times.
-fn stamp(folder: &Path) -> Vec<(PathBuf, u64, Option<std::time::SystemTime>)> {
+fn stamp(folder: &Path) -> Stamp {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let paths = entries.map(|entry| entry.path()).filter(|path| is_rule_file(path));
     let mut stamps: Vec<_> = paths
@@ -244,7 +256,7 @@ fn stamp(folder: &Path) -> Vec<(PathBuf, u64, Option<std::time::SystemTime>)> {
         })
         .collect();
     stamps.sort();
-    stamps
+    Stamp(stamps)
 }
 
 /// Wakes the reloader on any change below the folder; without it, [`LOOK_EVERY`] has to do.

@@ -157,6 +157,7 @@ impl Router {
         records.push(record);
         for action in &decided.actions {
             if let Task::Emit(event) = &action.task {
+                self.intake.accepted(1);
                 records.push(Record::Seen(Arc::new((**event).clone())));
                 records.push(Record::Settled(Settled {
                     action: action.id,
@@ -181,11 +182,17 @@ impl Router {
         for chunk in chunks(records) {
             let decisions: Vec<Arc<Decided>> = chunk.iter().filter_map(with_actions).collect();
             let written = self.journal.submit(chunk);
-            let delivery = self.delivery.clone();
+            let (delivery, intake) = (self.delivery.clone(), self.intake.clone());
             tokio::spawn(async move {
                 if let Err(error) = written.await {
                     tracing::error!(%error, "decisions are not durable; acting from memory");
                     decisions.iter().for_each(|d| delivery.act(pushes(d)));
+                    let emitted: Vec<Heard> = decisions.iter().flat_map(|d| emits(d)).collect();
+                    // They were counted, but no batch will bring them; taking counts them anew.
+                    intake.decided(emitted.len());
+                    if !emitted.is_empty() {
+                        intake.take(emitted).await;
+                    }
                 }
             });
         }
@@ -205,11 +212,10 @@ impl Router {
         telemetry::decided(&decided);
         self.ledger.memory.apply_decided(&decided, decided.at);
         self.intake.decided(1);
-        for action in &decided.actions {
-            if let Task::Emit(emitted) = &action.task {
-                let (intake, heard) = (self.intake.clone(), Heard::from((**emitted).clone()));
-                tokio::spawn(async move { intake.take(vec![heard]).await });
-            }
+        let emitted: Vec<Heard> = emits(&decided).collect();
+        if !emitted.is_empty() {
+            let intake = self.intake.clone();
+            tokio::spawn(async move { intake.take(emitted).await });
         }
         self.delivery.act(pushes(&decided));
     }
@@ -297,6 +303,13 @@ impl Router {
 fn pushes(decided: &Decided) -> Vec<Action> {
     let pushes = decided.actions.iter().filter(|a| matches!(a.task, Task::Push { .. }));
     pushes.cloned().collect()
+}
+
+fn emits(decided: &Decided) -> impl Iterator<Item = Heard> {
+    decided.actions.iter().filter_map(|action| match &action.task {
+        Task::Emit(event) => Some(Heard::from((**event).clone())),
+        Task::Push { .. } => None,
+    })
 }
 
 fn with_actions(record: &Record) -> Option<Arc<Decided>> {

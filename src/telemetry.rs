@@ -3,8 +3,10 @@
 //! Levels: WARN recovered and lost nothing; ERROR lost something or a human must act.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::record::Decided;
@@ -13,8 +15,14 @@ use crate::record::Decided;
 /// a fast disk to the ten seconds after which Netatmo gives up on a webhook.
 const SECONDS_BUCKETS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0];
 
-/// What is logged unless `RUST_LOG` says otherwise; the HTTP server's own start is of no interest.
-const FILTER: &str = "info,actix_server=warn";
+/// How often the metrics' samples are folded into their histograms: until then each keeps its
+/// place in memory, also where nobody ever asks for them.
+const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// What is logged unless `RUST_LOG` says otherwise. The HTTP server's own start is of no interest,
+/// and its parser calls every malformed request an error: what strangers send is neither a loss
+/// nor a human's task.
+const FILTER: &str = "info,actix_http=off,actix_server=warn";
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,7 +48,7 @@ pub fn decided(decided: &Decided) {
     }
 }
 
-/// Sends logs to standard error, filtered by `RUST_LOG` (default `info`). Called twice, the
+/// Sends logs to standard error, filtered by `RUST_LOG` (default: [`FILTER`]). Called twice, the
 /// second call changes nothing, so tests may call it freely.
 pub fn logs(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
@@ -68,4 +76,12 @@ pub fn metrics() -> PrometheusHandle {
     // A second server in one process (tests) keeps its own handle; the first one's recorder counts.
     let _ = metrics::set_global_recorder(recorder);
     handle
+}
+
+/// Folds samples into histograms until stopped.
+pub async fn keep_metrics(metrics: PrometheusHandle, stopping: CancellationToken) {
+    let mut every = tokio::time::interval(METRICS_UPKEEP_EVERY);
+    while stopping.run_until_cancelled(every.tick()).await.is_some() {
+        metrics.run_upkeep();
+    }
 }

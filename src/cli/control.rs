@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::app::Control;
+use crate::app::{Control, StoreLock};
 
 /// The server answers from memory or after one disk write.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
@@ -20,9 +20,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// The server that works on this data, if one does.
+    /// The server that works on this data, if one does. Its file alone proves nothing: one that
+    /// was killed leaves it behind, and somebody else may listen on that port by now.
     pub fn running(store: &Path) -> anyhow::Result<Option<Server>> {
-        let Some(control) = Control::read(store) else { return Ok(None) };
+        let Some(control) = Control::read(store).filter(|_| StoreLock::is_held(store)) else {
+            return Ok(None);
+        };
         // Never through a proxy: the token must not leave the machine.
         let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_WITHIN).build()?;
         Ok(Some(Server { control, http }))

@@ -118,18 +118,27 @@ impl Story {
     }
 }
 
+/// What came from outside may hold characters that command a terminal; those are spelt out.
+fn printable(text: &str) -> String {
+    let spelt = |c: char| match c {
+        c if c.is_control() && c != '\n' => c.escape_unicode().collect(),
+        c => String::from(c),
+    };
+    text.chars().map(spelt).collect()
+}
+
 fn print(event: &Event, story: &Story, rules: Option<&RuleSet>, zone: &TimeZone) {
     println!("{} from {} at {}", event.kind, event.source, event.received);
     println!("id {}, trust {}", event.id, event.trust);
     if let Some(subject) = &event.subject {
-        println!("about {subject}");
+        println!("about {}", printable(subject));
     }
     println!();
     match &story.decided {
         None => println!("The rules have not been asked about it yet."),
         Some(decided) => {
             println!("Decided at {} by rules {}:", decided.at, decided.rules);
-            print!("{}", rules::explain(decided, zone));
+            print!("{}", printable(&rules::explain(decided, zone)));
             for action in &decided.actions {
                 if let Task::Push { phone, .. } = &action.task {
                     let fate = story.fate(&action.id);

@@ -14,6 +14,9 @@ pub const PROBLEMS_MAX: usize = 100;
 /// Bytes of a line that a drawing shows on either side of the place; a file may be one long line.
 const EXCERPT_SIDE_BYTES: usize = 200;
 
+/// How the names of those settings end that hold a secret.
+const SECRET_KEY: &str = "secret";
+
 /// A file as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceFile {
@@ -318,7 +321,35 @@ fn excerpt(file: &SourceFile, range: &Range<usize>) -> (String, Range<usize>, bo
     let from = line_start.max(floor(text, range.start.saturating_sub(EXCERPT_SIDE_BYTES)));
     let to = line_end.min(floor(text, range.start + 2 * EXCERPT_SIDE_BYTES));
     let end = range.end.clamp(range.start, to.max(range.start));
-    (text[from..to.max(from)].to_string(), range.start - from..end - from, from > line_start)
+    let shown = hide_secrets(&text[from..to.max(from)]);
+    (shown, range.start - from..end - from, from > line_start)
+}
+
+/// The line with what stands behind `…secret =` blotted out: a drawing may end up in a log. Takes
+/// as many bytes as before, so that marks stay where they are.
+fn hide_secrets(line: &str) -> String {
+    let mut shown = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(at) = rest.find(SECRET_KEY) {
+        let (before, after) = rest.split_at(at + SECRET_KEY.len());
+        let value = after.trim_start_matches([' ', '\t', '"', '\'', '=']);
+        let is_given = after.trim_start_matches([' ', '\t', '"', '\'']).starts_with('=');
+        // `{ env = "…" }` names a place, not a secret.
+        let secret =
+            if is_given && !value.starts_with('{') { secret_bytes(after, value) } else { 0 };
+        shown.push_str(before);
+        shown.push_str(&after[..after.len() - value.len()]);
+        shown.push_str(&"*".repeat(secret));
+        rest = &value[secret..];
+    }
+    shown + rest
+}
+
+/// How much of `value` is the secret: up to the quote that ends it, else up to the end of a word.
+fn secret_bytes(after: &str, value: &str) -> usize {
+    let quote = after[..after.len() - value.len()].chars().last().filter(|c| "\"'".contains(*c));
+    let ends = |c: char| quote.map_or(" \t,}#".contains(c), |quote| c == quote);
+    value.find(ends).unwrap_or(value.len())
 }
 
 #[cfg(test)]
@@ -350,6 +381,23 @@ mod tests {
         ");
         let line = "rules/a.yaml:2:5: `opne` is not known (did you mean `open`?)";
         assert_eq!(problem.to_string(), line);
+    }
+
+    #[test]
+    fn a_secret_is_not_drawn() {
+        for (line, shown) in [
+            ("client_secret = \"s3c,r3t\"", "client_secret = \"*******\""),
+            ("client_secret = 's3cret", "client_secret = '******"),
+            ("h = { client_secret=12, x = 1 }", "h = { client_secret=**, x = 1 }"),
+            ("\"client_secret\" = \"é\"", "\"client_secret\" = \"**\""),
+            ("client_secret = { env = \"NAME\" }", "client_secret = { env = \"NAME\" }"),
+            ("client_secret = \"\" # secret = x", "client_secret = \"\" # secret = *"),
+            ("client_secret", "client_secret"),
+            ("# a secret is none", "# a secret is none"),
+        ] {
+            assert_eq!(hide_secrets(line), shown);
+            assert_eq!(hide_secrets(line).len(), line.len());
+        }
     }
 
     #[test]

@@ -51,8 +51,10 @@ pub async fn netatmo(
     let Some(hook) = face.hooks.get(name.as_str()) else {
         return HttpResponse::NotFound().body("no such webhook is configured\n");
     };
-    let started = Instant::now();
     let body = read(payload, request.headers()).await;
+    // Counted from here: how long a sender takes over its body is its own doing, and strangers
+    // must not be able to cry wolf by being slow.
+    let started = Instant::now();
     let close = body.is_err();
     // Spawned, so that a sender who hangs up cannot stop an event half way.
     let (hook, signature) = (hook.clone(), header(request.headers()));

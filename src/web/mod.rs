@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix_web::dev::Server;
-use actix_web::middleware::Compress;
+use actix_web::middleware::{Compress, DefaultHeaders};
 use actix_web::{App, HttpServer, web};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -40,6 +40,10 @@ const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// Connections a worker keeps at once; more wait in the kernel's queue. Bounds what a flood of
 /// idle connections can cost, at some 20 KiB each.
 const CONNECTIONS_PER_WORKER_MAX: usize = 4_096;
+
+/// Open files that connections leave to the journal, the index, the rules and the pushes: where
+/// few are allowed, a flood of connections must not keep us from writing.
+const OPEN_FILES_KEPT: usize = 128;
 
 /// How long an idle keep-alive connection is kept: above the 60 s of common reverse proxies.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
@@ -131,15 +135,29 @@ pub fn pair_link(public_url: &url::Url, code: &Secret) -> String {
 
 /// The limits that both servers share; signals are the app's business.
 macro_rules! limits {
-    ($server:expr) => {
+    ($server:expr, $workers:expr) => {
         $server
+            .workers($workers)
             .client_request_timeout(HEAD_WITHIN)
             .keep_alive(KEEP_ALIVE)
-            .max_connections(CONNECTIONS_PER_WORKER_MAX)
+            .max_connections(connections_per_worker_max(open_files_max(), $workers))
             .shutdown_timeout(DRAIN_WITHIN_S)
             .disable_signals()
     };
 }
+
+/// How many files this process may have open, where the system tells (proc(5), `limits`).
+fn open_files_max() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn connections_per_worker_max(open_files: Option<usize>, workers: usize) -> usize {
+    let by_files = open_files.map_or(usize::MAX, |all| all.saturating_sub(OPEN_FILES_KEPT));
+    (by_files / workers.max(1)).clamp(1, CONNECTIONS_PER_WORKER_MAX)
+}
+
 /// Serves webhooks and the page on `listener` until stopped.
 pub fn serve(
     face: web::Data<Face>,
@@ -150,13 +168,16 @@ pub fn serve(
         App::new()
             .app_data(face.clone())
             .app_data(web::JsonConfig::default().limit(JSON_BYTES_MAX).error_handler(bad_json))
-            .route("/hooks/netatmo/{name}", web::post().to(hooks::netatmo))
-            .service(web::scope("/api").configure(api::routes))
+            // A resource, not a route: other methods are answered 405, so that whoever tries the
+            // address in a browser learns that it is the right one.
+            .service(web::resource("/hooks/netatmo/{name}").route(web::post().to(hooks::netatmo)))
+            .app_data(web::QueryConfig::default().error_handler(bad_query))
+            .service(web::scope("/api").wrap(private()).configure(api::routes))
             .service(
                 web::scope("").wrap(Compress::default()).default_service(web::get().to(ui::file)),
             )
     });
-    Ok(limits!(server).workers(workers).listen(listener)?.run())
+    Ok(limits!(server, workers).listen(listener)?.run())
 }
 
 /// Serves health, metrics and control on the admin listener until stopped.
@@ -167,7 +188,7 @@ pub fn serve_admin(face: web::Data<Face>, listener: TcpListener) -> std::io::Res
             .app_data(web::JsonConfig::default().limit(JSON_BYTES_MAX).error_handler(bad_json))
             .configure(admin::routes)
     });
-    Ok(limits!(server).workers(1).listen(listener)?.run())
+    Ok(limits!(server, 1).listen(listener)?.run())
 }
 
 /// Binds, with the address in the error.
@@ -175,9 +196,38 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     TcpListener::bind(address).map_err(|error| format!("cannot listen on {address}: {error}"))
 }
 
+/// What the API answers is for this browser and this moment, and is nothing but JSON.
+fn private() -> DefaultHeaders {
+    DefaultHeaders::new()
+        .add(("cache-control", "no-store"))
+        .add(("x-content-type-options", "nosniff"))
+        .add(("content-security-policy", "default-src 'none'; frame-ancestors 'none'"))
+}
+
+fn bad_query(
+    error: actix_web::error::QueryPayloadError,
+    _: &actix_web::HttpRequest,
+) -> actix_web::Error {
+    session::ApiError::Bad(error.to_string()).into()
+}
+
 fn bad_json(
     error: actix_web::error::JsonPayloadError,
     _: &actix_web::HttpRequest,
 ) -> actix_web::Error {
     session::ApiError::Bad(error.to_string()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_files_to_the_journal() {
+        assert_eq!(connections_per_worker_max(None, 4), CONNECTIONS_PER_WORKER_MAX);
+        assert_eq!(connections_per_worker_max(Some(1 << 20), 4), CONNECTIONS_PER_WORKER_MAX);
+        assert_eq!(connections_per_worker_max(Some(1024), 4), 224);
+        assert_eq!(connections_per_worker_max(Some(64), 4), 1);
+        assert!(open_files_max().is_none_or(|files| files > 0));
+    }
 }

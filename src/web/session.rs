@@ -92,9 +92,10 @@ impl FromRequest for Me {
 
 /// The phone behind a request's cookie.
 pub fn identify(request: &HttpRequest) -> Result<Me, ApiError> {
-    // Browsers say where a request comes from (Fetch Metadata); the cookie is SameSite besides.
+    // Browsers say where a request comes from (Fetch Metadata). The cookie is SameSite besides,
+    // but that lets in what a neighbour under the same domain serves.
     let site = request.headers().get("sec-fetch-site").map(|value| value.as_bytes());
-    if site == Some(b"cross-site") {
+    if matches!(site, Some(b"cross-site" | b"same-site")) {
         return Err(ApiError::OtherSite);
     }
     let face = request.app_data::<web::Data<Face>>().ok_or(ApiError::NotPaired)?;

@@ -17,6 +17,9 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; img-src 'self' https:
 
 /// `GET /…`: a file of the page.
 pub async fn file(request: HttpRequest, face: web::Data<Face>) -> HttpResponse {
+    if !request.method().is_safe() {
+        return HttpResponse::MethodNotAllowed().body("this address is only read\n");
+    }
     let path = match request.path() {
         "/" => "index.html",
         path => path.trim_start_matches('/'),

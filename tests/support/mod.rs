@@ -6,6 +6,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
+#[allow(dead_code)] // Not every test uses all of it.
+pub mod http;
+#[allow(dead_code)] // Not every test uses all of it.
+pub mod push;
+
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
@@ -47,9 +52,29 @@ impl Home {
         self.folder.path().join(name)
     }
 
+    /// Changes the config's text.
+    pub fn configure(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.path("portero.toml")).unwrap();
+        assert!(text.contains(from), "{text}");
+        self.write("portero.toml", &text.replace(from, to));
+    }
+
+    /// What `portero events` prints, with more arguments.
+    pub fn events(&self, args: &[&str]) -> Vec<serde_json::Value> {
+        let output = self.run(&[&["events"], args].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
     /// Starts the server and waits until it takes events.
     pub fn start(&self) -> Server {
-        let mut child = self.command(&["run"]).stderr(Stdio::piped()).spawn().unwrap();
+        self.start_by(self.command(&["run"]))
+    }
+
+    /// Starts the server by this command, which must be made of [`Home::command`].
+    pub fn start_by(&self, mut command: Command) -> Server {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();
         // "… ready listen=127.0.0.1:1234 admin=127.0.0.1:1235"
@@ -80,7 +105,8 @@ impl Home {
         self.command(args).output().unwrap()
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// A command of the binary, not yet started.
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_portero"));
         command.args(args).arg("--config").arg(self.path("portero.toml"));
         command.env("NO_COLOR", "1").env_remove("RUST_LOG").stdout(Stdio::piped());
@@ -110,6 +136,13 @@ impl Server {
     /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its resident memory, in KiB.
+    pub fn memory_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
     /// SIGTERM; its exit code and what it logged since it was ready.
@@ -186,5 +219,24 @@ impl Netatmo {
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body)?;
         Ok(status)
+    }
+}
+
+/// Asks again and again until there is an answer, for at most ten seconds.
+#[allow(dead_code)] // Not every test uses all of it.
+pub fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    within(std::time::Duration::from_secs(10), what, ask)
+}
+
+/// Asks again and again until there is an answer, for at most that long.
+#[allow(dead_code)] // Not every test uses all of it.
+pub fn within<T>(limit: std::time::Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = tokio::time::Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
+        std::thread::park_timeout(std::time::Duration::from_millis(10));
     }
 }
