@@ -273,6 +273,14 @@ rules:
     assert_eq!((made.trust, made.hops, made.source.as_str()), (weak, 1, "portero"));
     assert_eq!(made.data, *json!({ "n": 5, "l": [1, 2] }).as_object().unwrap());
 
+    insta::assert_snapshot!(explain(&decided, &TimeZone::UTC), @r#"
+    a: fired
+        do[1]: emits house.rang {"l":[1,2],"n":5}
+    set ring/cam to 5 (unverified)
+    set text to "n is 5" (unverified)
+    set fixed to true (unverified)
+    "#);
+
     let next = decide(&rules, &Arc::new((**made).clone()), &memory, noon());
     assert_eq!(next.sets[0].value, json!([1, 2]));
     memory.apply_decided(&next, noon());
