@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::action::{Action, Lane};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::delivery;
@@ -299,10 +300,13 @@ fn start_delivery(
         clock: clock.clone(),
     });
     let phones = ledger.phones.iter();
+    let mut owed: Vec<Action> = ledger.owed.values().cloned().collect();
+    // Alarms first, then what is nearest to its end.
+    owed.sort_by_key(|action| (action.lane != Lane::Alarm, action.deadline));
     let settle = journal.clone();
     Ok(delivery::start(delivery::Setup {
         phones: phones.filter_map(|(id, p)| Some((id.clone(), p.subscription.clone()?))).collect(),
-        owed: ledger.owed.values().cloned().collect(),
+        owed,
         push: Arc::new(cannot!(push, "Web Push")?),
         clock: clock.clone(),
         // If the journal refuses, the push is sent again after a restart; same tag, same place.

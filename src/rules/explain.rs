@@ -25,6 +25,9 @@ pub fn explain(decided: &Decided, zone: &TimeZone) -> String {
     for looked in &decided.looked {
         rule_lines(&mut text, looked, decided, zone);
     }
+    for set in &decided.sets {
+        let _ = writeln!(text, "set {} to {} ({})", set.path, set.value, set.trust);
+    }
     text
 }
 

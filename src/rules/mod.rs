@@ -338,4 +338,6 @@ fn emitted_types<'r>(steps: &'r [Step], found: &mut Vec<&'r str>) {
 }
 
 #[cfg(test)]
+mod property;
+#[cfg(test)]
 mod tests;

@@ -128,16 +128,18 @@ impl Planner<'_> {
             image,
             // A tap leads to the event on the page, unless the rule knows better.
             url: Some(url.unwrap_or_else(|| format!("/#event={}", self.scene.event().id))),
-            tag: Some(tag.unwrap_or_else(|| self.default_tag())),
+            tag: Some(tag.unwrap_or_else(|| self.default_tag(step))),
             urgency: push.urgency,
             ttl_s: u32::try_from(push.ttl.as_secs()).unwrap_or(u32::MAX),
         }
     }
 
-    /// The same for a resend of the same notification, different for the next event.
-    fn default_tag(&self) -> String {
+    /// The same for a resend of the same notification, different for the next event and for
+    /// another step of the same rule.
+    fn default_tag(&self, step: &str) -> String {
         let id = self.scene.event().id.to_string();
-        format!("{}-{}", self.rule.name, &id[..TAG_ID_DIGITS])
+        let tag = format!("{}-{}", self.rule.name, &id[..TAG_ID_DIGITS]);
+        if step == "do[0]" { tag } else { format!("{tag}-{step}") }
     }
 
     /// The phones to reach, each once; persons without one are noted.

@@ -215,6 +215,10 @@ async fn receipt(
     let phone =
         delivery::push::payload::verify_receipt(&face.receipt_key, &form.action, &form.token)
             .ok_or_else(|| ApiError::Forbidden("this token is not for this notification".into()))?;
+    if face.timeline.has_receipt(&form.action, form.what) {
+        // Said before: a token must not be a way to fill the journal.
+        return Ok(HttpResponse::NoContent().finish());
+    }
     let receipt =
         Receipt { action: form.action, phone, what: form.what, at: face.intake.clock().now() };
     face.send(Message::Receipt(receipt)).await?;

@@ -124,6 +124,16 @@ impl Timeline {
         self.lock().page(before, limit, view)
     }
 
+    /// Whether a phone has already reported this of a notification that is still in memory.
+    pub fn has_receipt(&self, id: &ActionId, what: Shown) -> bool {
+        let latest = self.lock();
+        let item = latest.by_action.get(id).and_then(|event| latest.items.get(event));
+        item.and_then(|item| item.actions.get(id)).is_some_and(|state| match what {
+            Shown::Shown => state.shown_at.is_some(),
+            Shown::Clicked => state.clicked_at.is_some(),
+        })
+    }
+
     /// The position of the oldest event in memory.
     pub fn oldest(&self) -> Option<Position> {
         self.lock().order.front().map(|(position, _)| *position)
