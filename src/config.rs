@@ -78,41 +78,59 @@ pub struct Push {
 }
 
 impl Config {
-    /// Reads and checks the file.
+    /// Reads and checks the file. The problems that come with a config are warnings.
     pub fn load(path: &Path) -> Result<(Config, Problems), Problems> {
+        usable(Config::examine(path))
+    }
+
+    /// As [`Config::load`], but gives what could be understood even if there are errors: to look
+    /// at, never to run.
+    pub fn examine(path: &Path) -> (Option<Config>, Problems) {
         let shown = path.display().to_string();
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
+        let file = match std::fs::read(path) {
+            Ok(bytes) => SourceFile::from_bytes(shown, &bytes),
             Err(error) => {
                 let file = SourceFile::new(shown, "");
-                let help = "`portero init` writes a first config here";
                 let problem = Problem::error(&file, 0..0, format!("cannot be read: {error}"));
-                return Err(Problems::from_iter([problem.help(help)]));
+                Err(Box::new(problem.help("`portero init` writes a first config here")))
             }
         };
-        let file = SourceFile::from_bytes(shown, &bytes).map_err(|p| Problems::from_iter([*p]))?;
         let base = path.parent().unwrap_or(Path::new("."));
-        Config::parse(file, base, &|name| std::env::var(name).ok())
+        match file {
+            Ok(file) => decode(file, base, &|name| std::env::var(name).ok()),
+            Err(problem) => (None, Problems::from_iter([*problem])),
+        }
     }
 
     /// Checks the text of a config whose relative paths start at `base`; `env` gives environment
-    /// variables. The problems that come with a config are warnings.
+    /// variables.
     pub fn parse(
         file: SourceFile,
         base: &Path,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<(Config, Problems), Problems> {
-        let reader = Reader::new(file);
-        let config = {
-            let mut decoder = Decoder { base, env, missing: Vec::new() };
-            reader.toml().and_then(Cursor::table).map(|root| decoder.config(root))
-        };
-        let problems = reader.into_problems();
-        match config {
-            Some(config) if !problems.has_errors() => Ok((config, problems)),
-            _ => Err(problems),
-        }
+        usable(decode(file, base, env))
     }
+}
+
+fn usable(read: (Option<Config>, Problems)) -> Result<(Config, Problems), Problems> {
+    match read {
+        (Some(config), problems) if !problems.has_errors() => Ok((config, problems)),
+        (_, problems) => Err(problems),
+    }
+}
+
+fn decode(
+    file: SourceFile,
+    base: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> (Option<Config>, Problems) {
+    let reader = Reader::new(file);
+    let config = {
+        let mut decoder = Decoder { base, env, missing: Vec::new() };
+        reader.toml().and_then(Cursor::table).map(|root| decoder.config(root))
+    };
+    (config, reader.into_problems())
 }
 
 /// What decoding needs beside the text.

@@ -2,28 +2,25 @@
 
 use super::{At, BadConfig, drawn};
 use crate::config::Config;
-use crate::node::Problems;
 use crate::reload;
 use crate::rules::RuleSet;
 
-/// `portero check`.
+/// `portero check`. The rules are checked with what can be understood of a bad config.
 pub fn check(at: &At) -> anyhow::Result<u8> {
-    let (config, mut problems) = match Config::load(&at.config) {
-        Ok((config, warnings)) => (config, warnings),
-        Err(problems) => return Err(BadConfig::from(&problems).into()),
-    };
-    let rules = reload::read(&config.rules).and_then(|files| RuleSet::load(files, &config.house));
-    let count = match rules {
-        Ok(rules) => {
-            problems.extend(rules.warnings().clone());
-            rules.len()
+    let (config, mut problems) = Config::examine(&at.config);
+    let mut count = 0;
+    if let Some(config) = &config {
+        let files = reload::read(&config.rules);
+        match files.and_then(|files| RuleSet::load(files, &config.house)) {
+            Ok(rules) => {
+                problems.extend(rules.warnings().clone());
+                count = rules.len();
+            }
+            Err(found) => problems.extend(found),
         }
-        Err(found) => {
-            let mut all = Problems::default();
-            all.extend(problems);
-            all.extend(found);
-            return Err(BadConfig::from(&all).into());
-        }
+    }
+    let Some(config) = config.filter(|_| !problems.has_errors()) else {
+        return Err(BadConfig::from(&problems).into());
     };
     if !problems.is_empty() {
         eprint!("{}", drawn(&problems));

@@ -75,8 +75,6 @@ pub const PORTERO: &[&str] = &[
     "portero.test",
     // Rule files were saved that cannot be used; the old rules stay in force.
     "portero.rules.rejected",
-    // A source said nothing for longer than the config allows.
-    "portero.source.silent",
 ];
 
 /// Beginnings of types that other systems and hooks make; what follows is theirs.

@@ -104,6 +104,10 @@ pub fn identify(request: &HttpRequest) -> Result<Me, ApiError> {
     // Looked up by fingerprint: how long it takes tells nothing about the token.
     let id = view.sessions.get(&fingerprint(cookie.value())).ok_or(ApiError::NotPaired)?;
     let phone = view.phone(id).ok_or(ApiError::NotPaired)?.clone();
+    // Whoever is no longer in the config sees no more, whatever their phone remembers.
+    if !face.people.contains(&phone.person) {
+        return Err(ApiError::NotPaired);
+    }
     Ok(Me { id: id.clone(), phone })
 }
 

@@ -74,7 +74,6 @@ const KINDS = {
   "netatmo.unknown": ["Unknown message", "question", "other"],
   "portero.rules.rejected": ["Rules rejected", "warn", "portero"],
   "portero.netatmo.ban_risk": ["Netatmo may ban us", "warn", "portero"],
-  "portero.source.silent": ["Source is silent", "warn", "portero"],
   "portero.test": ["Test", "bell", "portero"],
 };
 
