@@ -1,6 +1,8 @@
 //! Wiring: takes a config, puts the parts together in the order in which they depend on each
 //! other, and takes them down in the opposite one. No part knows this file.
 
+mod indexer;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,8 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::web::Data;
+use indexer::Indexer;
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -25,7 +29,7 @@ use crate::delivery::push::vapid::{Contact, Vapid, VapidKeys};
 use crate::disk::OsDisk;
 use crate::event::Event;
 use crate::index::{Condition, Index, PhoneRow, StateRow};
-use crate::intake::{self, Intake};
+use crate::intake::Intake;
 use crate::journal::{Entry, Journal, Reader};
 use crate::ledger::Ledger;
 use crate::node::Problems;
@@ -53,11 +57,8 @@ const DELIVERY_GRACE: Duration = Duration::from_secs(3);
 /// How often a checkpoint is written and old segments are looked for, beside every new segment.
 const KEEP_HOUSE_EVERY: Duration = Duration::from_secs(3600);
 
-/// How often the index is made durable; what it lacks after a crash is folded again.
-const INDEX_FLUSH_EVERY: Duration = Duration::from_secs(2);
-
-/// Batches folded into the index at once.
-const INDEX_BATCHES_MAX: usize = 256;
+/// How often the metrics' samples are summed up, which otherwise pile up until somebody asks.
+const METRICS_EVERY: Duration = Duration::from_secs(5);
 
 /// A running doorkeeper.
 pub struct App {
@@ -73,6 +74,7 @@ pub struct App {
     servers: [ServerHandle; 2],
     ready: watch::Sender<bool>,
     stopping: CancellationToken,
+    indexing: CancellationToken,
     indexer: JoinHandle<()>,
     store: PathBuf,
     _lock: StoreLock,
@@ -113,7 +115,8 @@ impl App {
         if !config.missing.is_empty() {
             return Err(StartError::Secrets(config.missing));
         }
-        let metrics = telemetry::metrics();
+        let rendered = telemetry::metrics();
+        tokio::spawn(keep_metrics(rendered.clone()));
         let (clock, store) = (Clock::system(), config.store.path.clone());
         let lock = StoreLock::take(&store)?;
         let keys = Keys::load_or_make(&store)?;
@@ -130,8 +133,9 @@ impl App {
         let (direct_in, direct) = mpsc::channel(DIRECT_MAX);
         let intake = Intake::new(journal.clone(), index.clone(), clock.clone(), direct_in);
         let stopping = CancellationToken::new();
-        let indexer =
-            tokio::spawn(index_batches(index.clone(), intake.clone(), journal.subscribe()));
+        let indexing = CancellationToken::new();
+        let indexer = Indexer::new(index.clone(), intake.clone());
+        let indexer = tokio::spawn(indexer.run(journal.subscribe(), indexing.clone()));
         let timeline = Arc::new(Timeline::new(latest));
         tokio::spawn(show_batches(timeline.clone(), journal.subscribe()));
 
@@ -172,7 +176,7 @@ impl App {
             demo_session: Default::default(),
             tries: Default::default(),
             stopping: stopping.clone(),
-            metrics,
+            metrics: rendered,
             ready: is_ready,
             control_token: random_token(),
             people: config.house.people.iter().cloned().collect(),
@@ -190,6 +194,7 @@ impl App {
             servers,
             ready,
             stopping,
+            indexing,
             indexer,
             store,
             _lock: lock,
@@ -216,7 +221,9 @@ impl App {
         }
         let owed = self.delivery.drain(DELIVERY_GRACE).await;
         let _ = self.journal.barrier().await;
-        self.indexer.abort();
+        self.indexing.cancel();
+        // Whatever it could not write is folded in at the next start.
+        let _ = self.indexer.await;
         tracing::info!(owed, "stopped");
     }
 }
@@ -245,6 +252,7 @@ fn hooks(config: &Config) -> HashMap<String, Arc<NetatmoHook>> {
             config: netatmo.clone(),
             session: Session::new(name, netatmo),
             watch: Mutex::new((BanWatch::default(), BadSignatures::default())),
+            seconds: metrics::histogram!("portero_webhook_seconds"),
         };
         (name.clone(), Arc::new(hook))
     };
@@ -412,39 +420,12 @@ fn start_of(checkpoint: Option<&(Position, Checkpoint)>, first: Position) -> (Le
     }
 }
 
-/// Feeds durable batches to the index; the intake may then forget their ids.
-async fn index_batches(
-    index: Arc<Index>,
-    intake: Intake,
-    mut batches: mpsc::UnboundedReceiver<Arc<[Entry]>>,
-) {
-    let mut flush = tokio::time::interval(INDEX_FLUSH_EVERY);
-    let mut dirty = false;
+/// Sums up the metrics' samples now and then.
+async fn keep_metrics(metrics: PrometheusHandle) {
+    let mut due = tokio::time::interval(METRICS_EVERY);
     loop {
-        let mut taken = Vec::new();
-        tokio::select! {
-            count = batches.recv_many(&mut taken, INDEX_BATCHES_MAX) => if count == 0 { return },
-            _ = flush.tick() => {}
-        }
-        let (index, intake) = (index.clone(), intake.clone());
-        let flushing = taken.is_empty() && dirty;
-        dirty = !taken.is_empty();
-        let work = move || fold_into_index(&index, &intake, &taken, flushing);
-        if tokio::task::spawn_blocking(work).await.is_err() {
-            tracing::error!("the index failed; duplicates are known from memory only");
-        }
-    }
-}
-
-fn fold_into_index(index: &Index, intake: &Intake, batches: &[Arc<[Entry]>], flush: bool) {
-    for batch in batches {
-        match index.apply(batch) {
-            Ok(()) => intake.indexed(intake::ids(batch)),
-            Err(error) => tracing::error!(%error, "the index cannot be written"),
-        }
-    }
-    if flush && let Err(error) = index.flush() {
-        tracing::error!(%error, "the index cannot be made durable");
+        due.tick().await;
+        metrics.run_upkeep();
     }
 }
 

@@ -150,7 +150,7 @@ pub fn serve(
         App::new()
             .app_data(face.clone())
             .app_data(web::JsonConfig::default().limit(JSON_BYTES_MAX).error_handler(bad_json))
-            .route("/hooks/netatmo/{name}", web::post().to(hooks::netatmo))
+            .configure(|app| hooks::routes(&face.hooks, app))
             .service(web::scope("/api").configure(api::routes))
             .service(
                 web::scope("").wrap(Compress::default()).default_service(web::get().to(ui::file)),
