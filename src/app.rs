@@ -1,6 +1,8 @@
 //! Wiring: takes a config, puts the parts together in the order in which they depend on each
 //! other, and takes them down in the opposite one. No part knows this file.
 
+mod indexer;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::action::{Action, Lane};
+use indexer::Indexer;
+
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::delivery;
@@ -25,7 +29,7 @@ use crate::delivery::push::vapid::{Contact, Vapid, VapidKeys};
 use crate::disk::OsDisk;
 use crate::event::Event;
 use crate::index::{Condition, Index, StateRow};
-use crate::intake::{self, Intake};
+use crate::intake::Intake;
 use crate::journal::{Entry, Journal, Reader};
 use crate::ledger::Ledger;
 use crate::node::Problems;
@@ -54,12 +58,6 @@ const DELIVERY_GRACE: Duration = Duration::from_secs(3);
 /// How often a checkpoint is written and old segments are looked for, beside every new segment.
 const KEEP_HOUSE_EVERY: Duration = Duration::from_secs(3600);
 
-/// How often the index is made durable; what it lacks after a crash is folded again.
-const INDEX_FLUSH_EVERY: Duration = Duration::from_secs(2);
-
-/// Batches folded into the index at once.
-const INDEX_BATCHES_MAX: usize = 256;
-
 /// A running doorkeeper.
 pub struct App {
     /// Where webhooks and the page are served.
@@ -74,6 +72,7 @@ pub struct App {
     servers: [ServerHandle; 2],
     ready: watch::Sender<bool>,
     stopping: CancellationToken,
+    indexing: CancellationToken,
     indexer: JoinHandle<()>,
     store: PathBuf,
     _lock: StoreLock,
@@ -127,7 +126,7 @@ impl App {
         };
         let Started { rules, status, stamp } =
             reloader.start(clock.now()).map_err(StartError::Rules)?;
-        let Core { journal, intake, timeline, delivery, router, view, index, indexer } =
+        let Core { journal, intake, timeline, delivery, router, view, index, indexing, indexer } =
             Core::start(&config, &keys, &clock, rules).await?;
         let stopping = CancellationToken::new();
         let (shown, status) = watch::channel(status);
@@ -174,6 +173,7 @@ impl App {
             servers,
             ready,
             stopping,
+            indexing,
             indexer,
             store,
             _lock: lock,
@@ -200,7 +200,9 @@ impl App {
         }
         let owed = self.delivery.drain(DELIVERY_GRACE).await;
         let _ = self.journal.barrier().await;
-        self.indexer.abort();
+        self.indexing.cancel();
+        // Whatever it could not write is folded in at the next start.
+        let _ = self.indexer.await;
         tracing::info!(owed, "stopped");
     }
 }
@@ -214,6 +216,7 @@ struct Core {
     router: mpsc::Sender<Message>,
     view: watch::Receiver<Arc<View>>,
     index: Arc<Index>,
+    indexing: CancellationToken,
     indexer: JoinHandle<()>,
 }
 
@@ -230,8 +233,9 @@ impl Core {
         let index = Arc::new(index);
         let (direct_in, direct) = mpsc::channel(DIRECT_MAX);
         let intake = Intake::new(journal.clone(), index.clone(), clock.clone(), direct_in);
-        let indexing = index_batches(index.clone(), intake.clone(), journal.subscribe());
-        let indexer = tokio::spawn(indexing);
+        let indexing = CancellationToken::new();
+        let indexer = Indexer::new(index.clone(), intake.clone());
+        let indexer = tokio::spawn(indexer.run(journal.subscribe(), indexing.clone()));
         let timeline = Arc::new(Timeline::new(latest));
         tokio::spawn(show_batches(timeline.clone(), journal.subscribe()));
         let delivery = start_delivery(config, keys, &ledger, &journal, clock)?;
@@ -249,7 +253,7 @@ impl Core {
             applied,
         };
         tokio::spawn(task.run(undecided, inbox));
-        Ok(Core { journal, intake, timeline, delivery, router, view, index, indexer })
+        Ok(Core { journal, intake, timeline, delivery, router, view, index, indexing, indexer })
     }
 }
 
@@ -277,6 +281,7 @@ fn hooks(config: &Config) -> HashMap<String, Arc<NetatmoHook>> {
             config: netatmo.clone(),
             session: Session::new(name, netatmo),
             watch: Mutex::new((BanWatch::default(), BadSignatures::default())),
+            seconds: metrics::histogram!("portero_webhook_seconds"),
         };
         (name.clone(), Arc::new(hook))
     };
@@ -426,42 +431,6 @@ fn start_of(checkpoint: Option<&(Position, Checkpoint)>, first: Position) -> (Le
             tracing::error!(%at, %error, "the checkpoint cannot be read; reading everything");
             (Ledger::default(), first)
         }
-    }
-}
-
-/// Feeds durable batches to the index; the intake may then forget their ids.
-async fn index_batches(
-    index: Arc<Index>,
-    intake: Intake,
-    mut batches: mpsc::UnboundedReceiver<Arc<[Entry]>>,
-) {
-    let mut flush = tokio::time::interval(INDEX_FLUSH_EVERY);
-    let mut dirty = false;
-    loop {
-        let mut taken = Vec::new();
-        tokio::select! {
-            count = batches.recv_many(&mut taken, INDEX_BATCHES_MAX) => if count == 0 { return },
-            _ = flush.tick() => {}
-        }
-        let (index, intake) = (index.clone(), intake.clone());
-        let flushing = taken.is_empty() && dirty;
-        dirty = !taken.is_empty();
-        let work = move || fold_into_index(&index, &intake, &taken, flushing);
-        if tokio::task::spawn_blocking(work).await.is_err() {
-            tracing::error!("the index failed; duplicates are known from memory only");
-        }
-    }
-}
-
-fn fold_into_index(index: &Index, intake: &Intake, batches: &[Arc<[Entry]>], flush: bool) {
-    for batch in batches {
-        match index.apply(batch) {
-            Ok(()) => intake.indexed(intake::ids(batch)),
-            Err(error) => tracing::error!(%error, "the index cannot be written"),
-        }
-    }
-    if flush && let Err(error) = index.flush() {
-        tracing::error!(%error, "the index cannot be made durable");
     }
 }
 

@@ -278,10 +278,10 @@ impl Decoder<'_> {
 }
 
 /// What names in the config must look like, since they stand in URLs and paths.
-const NAME_RULE: &str = "a name is letters, digits, `-` and `_`";
+const NAME_RULE: &str = "a name is made of a-z, A-Z, 0-9, `-` and `_`";
 
 fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '-' || c == '_')
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
 }
 
 fn read_secret(path: &Path) -> Option<String> {

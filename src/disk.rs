@@ -30,8 +30,13 @@ pub enum Access {
     Create,
 }
 
+/// A task that appends and syncs.
+pub type Owner = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// One directory.
 pub trait Disk: Send + Sync {
+    /// Runs the task that appends to its files where its waits for the disk hold up no other one.
+    fn run(&self, owner: Owner) -> io::Result<()>;
     /// The names of its files, in no order.
     fn list(&self) -> io::Result<Vec<String>>;
     /// Opens a file. The name of a new one survives a power cut only after
@@ -53,7 +58,7 @@ pub trait DiskFile: Send + Sync {
     fn size(&self) -> io::Result<u64>;
     /// Cuts it to `len` bytes.
     fn truncate(&self, len: u64) -> io::Result<()>;
-    /// Makes everything appended so far survive a power cut.
+    /// Makes everything appended so far survive a power cut. May hold up the thread it is on.
     fn sync(&self) -> Syncing;
 }
 
@@ -87,6 +92,14 @@ impl OsDisk {
 }
 
 impl Disk for OsDisk {
+    /// On a thread of its own: to hand every sync to another thread and back would cost more than
+    /// the rest of a commit.
+    fn run(&self, owner: Owner) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let thread = std::thread::Builder::new().name("journal".into());
+        thread.spawn(move || runtime.block_on(owner)).map(drop)
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path)? {
@@ -153,7 +166,7 @@ impl DiskFile for OsFile {
         let file = Arc::clone(&self.file);
         // fdatasync: it writes the length too, and spares the journal of the file system the
         // change of the times.
-        blocking(move || file.sync_data())
+        Box::pin(async move { file.sync_data() })
     }
 }
 

@@ -20,7 +20,7 @@ use crate::action::PhoneId;
 use crate::event::{EventId, Trust};
 use crate::journal::{Damage, Entry, Flaw, Journal};
 use crate::ledger::Phone;
-use crate::record::{Keys, Position, Record, StateSet};
+use crate::record::{PhoneChange, Position, Record, StateSet};
 
 /// Memory for pages. Lookups touch one page each and the system caches the file as well, so
 /// little is enough, and an idle process stays small.
@@ -28,6 +28,8 @@ const CACHE_BYTES: u64 = 2 << 20;
 /// Entries folded at once while catching up: large enough that a `Seen` and its `Decided` mostly
 /// meet and become one write, small enough to hold in memory.
 const ENTRIES_PER_BATCH: usize = 4096;
+/// After so many ids others may use the processor: webhooks must not wait for the index.
+const IDS_PER_TURN: usize = 16;
 
 const CURSOR: &[u8] = b"cursor";
 
@@ -111,6 +113,20 @@ pub struct CaughtUp {
     pub damage: Vec<Damage>,
 }
 
+/// Entries on their way into the index, of which only what it keeps is held: some 50 bytes for an
+/// event. The more of them are written at once, the less each costs: mostly a `Seen` meets its
+/// `Decided`, a state its next value, and a page is changed once for all its ids.
+#[derive(Debug, Default)]
+pub struct Fold {
+    ids: BTreeMap<EventId, Places>,
+    /// Ids whose `Seen` record goes, and the `Keys` record where they are seen from now on.
+    carried: Vec<(EventId, Position)>,
+    states: BTreeMap<String, StateRow>,
+    phones: Vec<PhoneChange>,
+    /// Everything before is folded in; none while nothing is.
+    end: Option<Position>,
+}
+
 /// Where an event's records are; 16 bytes on disk, each position plus one so that 0 is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Places {
@@ -186,21 +202,38 @@ impl Index {
 
     /// Folds entries in, which must be in order. Those before the cursor are known and skipped.
     pub fn apply(&self, entries: &[Entry]) -> Result<(), IndexError> {
-        let cursor = self.cursor()?;
-        let known = entries.partition_point(|entry| entry.position < cursor);
-        let entries = &entries[known..];
-        let Some(last) = entries.last() else { return Ok(()) };
-        let mut ids = BTreeMap::new();
-        for entry in entries {
-            self.fold(&mut ids, entry)?;
-        }
-        // In order of the keys, so that neighbours share a page. Not as one sled batch: that keeps
-        // every replaced page in memory until it ends (800 MB for 200 000 ids), and buys nothing.
-        for (EventId(id), places) in ids {
+        let mut fold = Fold::default();
+        fold.add(entries, self.cursor()?);
+        self.write(&fold)
+    }
+
+    /// Writes what was folded; the fold must go on where the index ends.
+    pub fn write(&self, fold: &Fold) -> Result<(), IndexError> {
+        let Some(end) = fold.end else { return Ok(()) };
+        // One by one in order of the keys, so that neighbours meet their page while it is in the
+        // cache: sled's own batch would shuffle them.
+        for (n, (EventId(id), places)) in fold.ids.iter().enumerate() {
             self.ids.insert(id, &places.bytes())?;
+            if n % IDS_PER_TURN == 0 {
+                std::thread::yield_now();
+            }
+        }
+        for (id, seen) in &fold.carried {
+            let carried = Places { seen: Some(*seen), ..self.places(*id)? };
+            self.ids.insert(id.0, &carried.bytes())?;
+        }
+        for (id, seen) in &fold.carried {
+            let carried = Places { seen: Some(*seen), ..self.places(*id)? };
+            self.ids.insert(id.0, &carried.bytes())?;
+        }
+        for (path, row) in &fold.states {
+            self.set_state(path, row)?;
+        }
+        for change in &fold.phones {
+            self.change_phone(change)?;
         }
         // Last: folding the same entries twice gives the same, leaving some out does not.
-        self.set_cursor(last.next)
+        self.set_cursor(end)
     }
 
     fn set_cursor(&self, Position(to): Position) -> Result<(), IndexError> {
@@ -208,53 +241,12 @@ impl Index {
         Ok(())
     }
 
-    fn fold(&self, ids: &mut BTreeMap<EventId, Places>, entry: &Entry) -> Result<(), IndexError> {
-        let here = Some(entry.position);
-        match &entry.record {
-            Record::Seen(event) => {
-                ids.insert(event.id, Places { seen: here, decided: None });
-            }
-            Record::Decided(decided) => {
-                let places = Places { seen: Some(decided.seen), decided: here };
-                ids.insert(decided.event, places);
-                for set in &decided.sets {
-                    self.set_state(set, entry.position)?;
-                }
-            }
-            Record::Keys(keys) => self.carry(ids, keys, entry.position)?,
-            Record::Phone(change) => self.change_phone(change)?,
-            Record::Settled(_)
-            | Record::Receipt(_)
-            | Record::Quarantined(_)
-            | Record::Checkpoint(_) => {}
+    fn set_state(&self, path: &str, row: &StateRow) -> Result<(), IndexError> {
+        if row.value.is_null() {
+            self.state.remove(path)?;
+        } else {
+            self.state.insert(path, serde_json::to_vec(row)?)?;
         }
-        Ok(())
-    }
-
-    /// Ids whose `Seen` record goes: they are seen where the `Keys` record is.
-    fn carry(
-        &self,
-        ids: &mut BTreeMap<EventId, Places>,
-        keys: &Keys,
-        here: Position,
-    ) -> Result<(), IndexError> {
-        for id in &keys.ids {
-            let known = match ids.get(id) {
-                Some(places) => *places,
-                None => self.places(*id)?,
-            };
-            ids.insert(*id, Places { seen: Some(here), ..known });
-        }
-        Ok(())
-    }
-
-    fn set_state(&self, set: &StateSet, position: Position) -> Result<(), IndexError> {
-        if set.value.is_null() {
-            self.state.remove(&set.path)?;
-            return Ok(());
-        }
-        let row = StateRow { value: set.value.clone(), trust: set.trust, position };
-        self.state.insert(&set.path, serde_json::to_vec(&row)?)?;
         Ok(())
     }
 
@@ -361,6 +353,50 @@ impl Index {
             }
         }
         Ok(removed)
+    }
+}
+
+// === impl Fold ===
+
+impl Fold {
+    /// Adds entries, which must be in order; those before `from` are left out.
+    pub fn add(&mut self, entries: &[Entry], from: Position) {
+        let known = entries.partition_point(|entry| entry.position < from);
+        entries[known..].iter().for_each(|entry| self.add_one(entry));
+    }
+
+    /// The ids in it.
+    pub fn ids(&self) -> impl ExactSizeIterator<Item = &EventId> {
+        self.ids.keys()
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.end.is_none()
+    }
+
+    fn add_one(&mut self, entry: &Entry) {
+        let here = entry.position;
+        match &entry.record {
+            Record::Seen(event) => {
+                self.ids.insert(event.id, Places { seen: Some(here), decided: None });
+            }
+            Record::Decided(decided) => {
+                let places = Places { seen: Some(decided.seen), decided: Some(here) };
+                self.ids.insert(decided.event, places);
+                for StateSet { path, value, trust } in &decided.sets {
+                    let row = StateRow { value: value.clone(), trust: *trust, position: here };
+                    self.states.insert(path.clone(), row);
+                }
+            }
+            Record::Keys(keys) => self.carried.extend(keys.ids.iter().map(|id| (*id, here))),
+            Record::Phone(change) => self.phones.push(change.clone()),
+            Record::Settled(_)
+            | Record::Receipt(_)
+            | Record::Quarantined(_)
+            | Record::Checkpoint(_) => {}
+        }
+        self.end = Some(entry.next);
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::clock::Clock;
 use crate::event::{Event, EventId, Heard, Marks, Trust};
 use crate::index::Index;
-use crate::journal::{AppendError, Entry, Journal};
+use crate::journal::{AppendError, Journal};
 use crate::record::{Quarantined, Record};
 
 /// Events accepted but not yet decided, at most. Above it new ones wait at the door: a flood slows
@@ -291,14 +291,6 @@ pub fn own_event(kind: &str, unique: &str, data: Map<String, Value>, now: Timest
         data,
         raw: Vec::new(),
     }
-}
-
-/// Ids of the events in a batch.
-pub fn ids(batch: &[Entry]) -> impl Iterator<Item = &EventId> {
-    batch.iter().filter_map(|entry| match &entry.record {
-        Record::Seen(event) => Some(&event.id),
-        _ => None,
-    })
 }
 
 /// A panic while holding one of these locks leaves plain collections behind that are still whole.

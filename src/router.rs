@@ -182,6 +182,9 @@ impl Router {
         for chunk in chunks(records) {
             let decisions: Vec<Arc<Decided>> = chunk.iter().filter_map(with_actions).collect();
             let written = self.journal.submit(chunk);
+            if decisions.is_empty() {
+                continue; // Nothing to act upon, whether it is durable or not.
+            }
             let (delivery, intake) = (self.delivery.clone(), self.intake.clone());
             tokio::spawn(async move {
                 if let Err(error) = written.await {

@@ -214,7 +214,7 @@ impl World {
         // Something behind it, so that all before is sealed; then a moment for the mark.
         self.submit(&[1]);
         self.collect(true).await?;
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         let count = self.acknowledged.len();
         let first = self.journal.first();
         let Some((_, known)) = self.acknowledged.iter_mut().nth(usize::from(which) % count.max(1))

@@ -8,8 +8,9 @@ use crate::app::{App, StartError};
 use crate::config::Config;
 use crate::telemetry;
 
-/// Threads for everything but HTTP, which has its own.
-const CORE_THREADS: usize = 2;
+/// Threads for everything but HTTP and the journal, which have their own. On one core a second
+/// one would only take turns with the first.
+const CORE_THREADS_MAX: usize = 2;
 
 /// `portero run`.
 pub fn run(at: &At) -> anyhow::Result<u8> {
@@ -26,8 +27,13 @@ pub fn run(at: &At) -> anyhow::Result<u8> {
 
 /// The runtime that the server's tasks run on.
 pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(CORE_THREADS).enable_all().build().context("cannot start threads")
+    builder
+        .worker_threads(threads.min(CORE_THREADS_MAX))
+        .enable_all()
+        .build()
+        .context("cannot start threads")
 }
 
 /// Starts the app; bad rules are drawn like a bad config.

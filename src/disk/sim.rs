@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Access, Disk, DiskFile, Syncing};
+use super::{Access, Disk, DiskFile, Owner, Syncing};
 
 /// What survives or not survives a power cut as one: a disk's smallest write.
 const SECTOR_BYTES: usize = 512;
@@ -241,6 +241,11 @@ fn spliced(old: &[u8], new: &[u8], from: usize) -> Vec<u8> {
 }
 
 impl Disk for SimDisk {
+    fn run(&self, owner: Owner) -> io::Result<()> {
+        drop(tokio::spawn(owner));
+        Ok(())
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         let world = self.world();
         world.alive()?;

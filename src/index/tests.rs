@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::disk::SimDisk;
 use crate::event::{Event, Marks};
 use crate::journal::Config;
+use crate::record::Keys;
 use crate::record::{Decided, PhoneChange, Subscription};
 
 fn moment(s: i64) -> Timestamp {

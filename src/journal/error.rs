@@ -62,6 +62,9 @@ pub enum JournalError {
         /// Why.
         source: io::Error,
     },
+    /// The task that writes cannot be started.
+    #[error("the journal's writer cannot be started: {0}")]
+    Writer(#[source] io::Error),
     /// Ids could not be carried forward, so nothing was removed.
     #[error("ids could not be carried forward: {0}")]
     Carry(#[from] AppendError),

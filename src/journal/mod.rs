@@ -92,7 +92,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Journal {
     /// Opens the journal in `disk`'s directory, an empty one if nothing is there, and starts its
-    /// writer on the current runtime. An unfinished write at the end is cut off. Only one process
+    /// writer. An unfinished write at the end is cut off. Only one process
     /// may do so at a time; who holds the directory is the caller's business.
     ///
     /// Reads the newest segment, and older ones only until it meets a checkpoint.
@@ -117,7 +117,8 @@ impl Journal {
             oldest: Mutex::default(),
         });
         let writer = writer::Writer::new(Arc::clone(&shared));
-        tokio::spawn(writer.run());
+        let disk = Arc::clone(&shared.disk);
+        disk.run(Box::pin(writer.run())).map_err(JournalError::Writer)?;
         let closer = Arc::new(Closer(Arc::clone(&shared)));
         Ok((Journal { shared, _closer: closer }, found.opened))
     }

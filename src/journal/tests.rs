@@ -121,7 +121,7 @@ async fn readers_inside_and_outside_follow() {
         assert_eq!(number(&inside.next().unwrap().unwrap().record), n);
         assert_eq!(number(&outside.next().unwrap().unwrap().record), n);
         if n % 7 == 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await; // Lets the writer leave its mark.
+            tokio::time::sleep(Duration::from_millis(50)).await; // Lets the writer leave its mark.
         }
     }
     assert!(journal.segments().len() > 3);
@@ -185,7 +185,7 @@ async fn a_damaged_middle_is_named_and_skipped() {
     let disk = SimDisk::new(6);
     let (journal, _) = open(&disk, Config::default()).await;
     let positions = journal.append((0..9).map(note).collect()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
     let name = file_name(0);
     let at = |n: usize| positions[n].0 as usize;
     // A payload, a head, and the very last byte.

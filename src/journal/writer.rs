@@ -21,6 +21,9 @@ use crate::record::Position;
 /// without traffic.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
+/// A pause after which the end is sealed: under load the next batch does so for nothing.
+const SEAL_AFTER: Duration = Duration::from_millis(20);
+
 /// The segment that is written to.
 struct Active {
     base: u64,
@@ -49,27 +52,32 @@ impl Writer {
         loop {
             if self.shared.queue.take(&mut self.batch) {
                 self.commit().await;
-            } else {
+            } else if self.shared.queue.is_done() {
                 self.seal();
-                if self.shared.queue.is_done() {
-                    drop(self.active.take());
-                    self.shared.ended.send_replace(true);
-                    return;
-                }
+                drop(self.active.take());
+                self.shared.ended.send_replace(true);
+                return;
+            } else {
                 self.idle().await;
             }
         }
     }
 
     async fn idle(&mut self) {
-        let work = self.shared.queue.work.notified();
-        if self.shared.is_writable.load(Ordering::Acquire) {
-            return work.await;
-        }
-        tokio::select! {
-            biased; // A waiting batch is the better probe.
-            () = work => {}
-            () = tokio::time::sleep(PROBE_EVERY) => self.probe().await,
+        let shared = Arc::clone(&self.shared);
+        let work = shared.queue.work.notified();
+        match (shared.is_writable.load(Ordering::Acquire), self.is_sealed) {
+            (true, true) => work.await,
+            (true, false) => tokio::select! {
+                biased; // A waiting batch seals too.
+                () = work => {}
+                () = tokio::time::sleep(SEAL_AFTER) => self.seal(),
+            },
+            (false, _) => tokio::select! {
+                biased; // A waiting batch is the better probe.
+                () = work => {}
+                () = tokio::time::sleep(PROBE_EVERY) => self.probe().await,
+            },
         }
     }
 

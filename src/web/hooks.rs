@@ -2,7 +2,8 @@
 //! for 24 hours after more than five other answers in a row (`protocols/netatmo.md`, "Answer and
 //! ban"). What cannot be vouched for is quarantined, never routed.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix_web::http::header::{CONTENT_LENGTH, HeaderMap};
@@ -39,33 +40,47 @@ pub struct NetatmoHook {
     pub session: Session,
     /// Counts our own bad answers; short lock.
     pub watch: Mutex<(BanWatch, BadSignatures)>,
+    /// How long answers take; kept, because finding it by name costs more than the count.
+    pub seconds: metrics::Histogram,
+}
+
+/// Adds the configured webhooks, each under its whole path: those are compared, not matched as
+/// patterns, on the one way in that must be fast.
+pub fn routes(hooks: &HashMap<String, Arc<NetatmoHook>>, app: &mut web::ServiceConfig) {
+    for (name, hook) in hooks {
+        let resource = web::resource(format!("/hooks/netatmo/{name}"));
+        let resource = resource.app_data(web::Data::from(hook.clone()));
+        app.service(resource.route(web::post().to(netatmo)));
+    }
+    app.route("/hooks/netatmo/{name}", web::post().to(unknown));
+}
+
+async fn unknown() -> HttpResponse {
+    HttpResponse::NotFound().body("no such webhook is configured\n")
 }
 
 /// `POST /hooks/netatmo/<name>`.
-pub async fn netatmo(
-    name: web::Path<String>,
+async fn netatmo(
+    hook: web::Data<NetatmoHook>,
     request: HttpRequest,
     payload: web::Payload,
     face: web::Data<Face>,
 ) -> HttpResponse {
-    let Some(hook) = face.hooks.get(name.as_str()) else {
-        return HttpResponse::NotFound().body("no such webhook is configured\n");
-    };
     let body = read(payload, request.headers()).await;
     // Counted from here: how long a sender takes over its body is its own doing, and strangers
     // must not be able to cry wolf by being slow.
     let started = Instant::now();
     let close = body.is_err();
     // Spawned, so that a sender who hangs up cannot stop an event half way.
-    let (hook, signature) = (hook.clone(), header(request.headers()));
-    let intake = face.intake.clone();
-    let taken = actix_web::rt::spawn(async move { hook.take(&intake, signature, body).await });
+    let signature = header(request.headers());
+    let (taker, intake) = (hook.clone(), face.intake.clone());
+    let taken = actix_web::rt::spawn(async move { taker.take(&intake, signature, body).await });
     let mut response = match taken.await {
         Ok(()) => HttpResponse::Ok(),
         Err(_) => HttpResponse::InternalServerError(),
     };
     let status = if close { response.force_close() } else { &mut response }.finish();
-    face.hooks[name.as_str()].answered(&face.intake, status.status().as_u16(), started.elapsed());
+    hook.answered(&face.intake, status.status().as_u16(), started.elapsed());
     status
 }
 
@@ -115,7 +130,7 @@ impl NetatmoHook {
 
     /// Counts one answer and warns before Netatmo bans us.
     fn answered(&self, intake: &Intake, status: u16, took: Duration) {
-        metrics::histogram!("portero_webhook_seconds").record(took.as_secs_f64());
+        self.seconds.record(took);
         if self.lock().0.answered(status, took) {
             self.raise(intake, "portero.netatmo.ban_risk", "two slow or failed answers in a row");
         }

@@ -168,9 +168,7 @@ pub fn serve(
         App::new()
             .app_data(face.clone())
             .app_data(web::JsonConfig::default().limit(JSON_BYTES_MAX).error_handler(bad_json))
-            // A resource, not a route: other methods are answered 405, so that whoever tries the
-            // address in a browser learns that it is the right one.
-            .service(web::resource("/hooks/netatmo/{name}").route(web::post().to(hooks::netatmo)))
+            .configure(|app| hooks::routes(&face.hooks, app))
             .app_data(web::QueryConfig::default().error_handler(bad_query))
             .service(web::scope("/api").wrap(private()).configure(api::routes))
             .service(
