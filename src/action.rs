@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::command::Command;
 use crate::event::{Event, EventId, digest128, hex_id};
 
 /// 128 bits that name one action: derived from (event, rule, step, target), so that a repeat is
@@ -62,6 +63,8 @@ pub enum Task {
     },
     /// Put an event of our own into the journal.
     Emit(Box<Event>),
+    /// Tell a system to do something.
+    Command(Box<Command>),
 }
 
 /// A notification, its texts already rendered.
@@ -134,6 +137,8 @@ impl std::fmt::Display for PhoneId {
 pub enum Outcome {
     /// The far side took it. For a push: the push service, not yet the person.
     Delivered,
+    /// A system did what it was told, by its own word.
+    Done,
     /// Its deadline passed before the far side took it.
     Expired {
         /// The last answer or fault before that.
@@ -161,6 +166,7 @@ impl Outcome {
     pub fn label(&self) -> &'static str {
         match self {
             Outcome::Delivered => "delivered",
+            Outcome::Done => "done",
             Outcome::Expired { .. } => "expired",
             Outcome::Refused { .. } => "refused",
             Outcome::Unknown { .. } => "unknown",
@@ -170,6 +176,6 @@ impl Outcome {
 
     /// Whether the far side took it.
     pub fn is_delivered(&self) -> bool {
-        matches!(self, Outcome::Delivered)
+        matches!(self, Outcome::Delivered | Outcome::Done)
     }
 }

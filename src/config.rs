@@ -253,7 +253,7 @@ impl Decoder<'_> {
             .filter_map(|(key, at)| Some((key.name.clone(), at.text()?.to_string())))
             .collect();
         table.done();
-        netatmo::Config { client_secret, signature, names }
+        netatmo::Config { client_secret, signature, names, api: None }
     }
 
     /// Fetches a secret; one that is not there is noted, not fatal for `check`.

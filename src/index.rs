@@ -394,6 +394,9 @@ impl Fold {
             Record::Settled(_)
             | Record::Receipt(_)
             | Record::Quarantined(_)
+            | Record::Known(_)
+            | Record::Body(_)
+            | Record::BodyRead(_)
             | Record::Checkpoint(_) => {}
         }
         self.end = Some(entry.next);

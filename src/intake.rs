@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::event::{Event, EventId, Heard, Marks, Trust};
 use crate::index::Index;
 use crate::journal::{AppendError, Journal};
-use crate::record::{Quarantined, Record};
+use crate::record::{Body, BodyRead, Known, Quarantined, Record};
 
 /// Events accepted but not yet decided, at most. Above it new ones wait at the door: a flood slows
 /// its sender down instead of filling the memory. About 64 MB of ordinary events.
@@ -50,8 +50,10 @@ struct Shared {
     quarantine: Mutex<Quarantine>,
     undecided: AtomicUsize,
     room: Notify,
+    /// When each source last gave a sign of life.
+    alive: Mutex<HashMap<String, Timestamp>>,
     /// Where events go that the journal could not take.
-    direct: mpsc::Sender<Arc<Event>>,
+    direct: mpsc::Sender<Direct>,
     /// Whether the journal refused the last events; its failure is announced once.
     failing: AtomicBool,
 }
@@ -63,6 +65,15 @@ struct Quarantine {
     counts: HashMap<String, u64>,
     minute: i64,
     journaled: u32,
+}
+
+/// What goes on from memory because the journal could not take it.
+#[derive(Debug, Clone)]
+pub enum Direct {
+    /// An event, to be routed now.
+    Event(Arc<Event>),
+    /// What a system told about itself.
+    Known(Arc<Known>),
 }
 
 /// What became of one call of [`Intake::take`].
@@ -84,7 +95,7 @@ impl Intake {
         journal: Journal,
         index: Arc<Index>,
         clock: Clock,
-        direct: mpsc::Sender<Arc<Event>>,
+        direct: mpsc::Sender<Direct>,
     ) -> Intake {
         Intake(Arc::new(Shared {
             journal,
@@ -95,6 +106,7 @@ impl Intake {
             quarantine: Mutex::default(),
             undecided: AtomicUsize::new(0),
             room: Notify::new(),
+            alive: Mutex::default(),
             direct,
             failing: AtomicBool::new(false),
         }))
@@ -107,7 +119,15 @@ impl Intake {
 
     /// Takes events in. Returns when each is durable, was so before, or goes on from memory.
     pub async fn take(&self, heard: Vec<Heard>) -> Taken {
+        self.report(None, heard).await
+    }
+
+    /// Takes in what a system tells about itself, and events; rules that look at these events see
+    /// that state. Returns as [`Intake::take`] does.
+    pub async fn report(&self, known: Option<Known>, heard: Vec<Heard>) -> Taken {
         self.wait_for_room().await;
+        heard.iter().for_each(|heard| self.contact(&heard.event.source));
+        let known = known.filter(|known| !known.changes.is_empty()).map(Arc::new);
         let offered = heard.len();
         let new: Vec<Arc<Event>> =
             heard.into_iter().filter(|h| self.claim(h)).map(|h| Arc::new(h.event)).collect();
@@ -115,13 +135,14 @@ impl Intake {
         if duplicates > 0 {
             metrics::counter!("portero_duplicates_total").increment(duplicates as u64);
         }
-        if new.is_empty() {
+        if new.is_empty() && known.is_none() {
             // The first copy may still be on its way to the disk; a copy is vouched for no sooner.
             let _ = self.0.journal.barrier().await;
             return Taken { duplicates, ..Taken::default() };
         }
         self.accepted(new.len());
-        let records = new.iter().map(|event| Record::Seen(event.clone())).collect();
+        let events = new.iter().map(|event| Record::Seen(event.clone()));
+        let records = known.iter().cloned().map(Record::Known).chain(events).collect();
         match self.0.journal.append(records).await {
             Ok(_) => {
                 self.0.failing.store(false, Ordering::Relaxed);
@@ -129,6 +150,9 @@ impl Intake {
             }
             Err(error) => {
                 metrics::counter!("portero_unjournaled_total").increment(new.len() as u64);
+                if let Some(known) = known {
+                    self.send_direct(Direct::Known(known)).await;
+                }
                 let unjournaled = self.go_direct(new).await;
                 // Said once: a full disk must not be filled with complaints about it.
                 if !self.0.failing.swap(true, Ordering::Relaxed) {
@@ -139,6 +163,40 @@ impl Intake {
                 Taken { new: 0, duplicates, unjournaled }
             }
         }
+    }
+
+    /// A source gave a sign of life: an event, an answered question.
+    pub fn contact(&self, source: &str) {
+        let now = self.0.clock.now();
+        let mut alive = lock(&self.0.alive);
+        match alive.get_mut(source) {
+            Some(last) => *last = now.max(*last),
+            None => drop(alive.insert(source.to_string(), now)),
+        }
+    }
+
+    /// When a source last gave a sign of life since the start.
+    pub fn last_contact(&self, source: &str) -> Option<Timestamp> {
+        lock(&self.0.alive).get(source).copied()
+    }
+
+    /// Keeps what a system gave and will not give again, durably if the journal can be written.
+    /// After a crash it is handed to the system's driver again, until [`Intake::body_read`].
+    pub async fn keep_body(&self, source: &str, raw: &[u8]) -> EventId {
+        let received = self.0.clock.now();
+        let sum = crate::secret::hex(&crate::event::digest128([&*String::from_utf8_lossy(raw)]));
+        let id = EventId::derive([source, &received.to_string(), &sum]);
+        let body = Body { id, source: source.to_string(), received, raw: raw.to_vec() };
+        if let Err(error) = self.0.journal.append(vec![Record::Body(body)]).await {
+            tracing::error!(%error, source, "a body is not durable; it is read all the same");
+        }
+        id
+    }
+
+    /// All that a body told is in the journal. Forgotten in a crash, it is only read twice.
+    pub fn body_read(&self, body: EventId) {
+        let at = self.0.clock.now();
+        drop(self.0.journal.submit(vec![Record::BodyRead(BodyRead { body, at })]));
     }
 
     /// An event of Portero's own, such as `portero.rules.rejected`: trusted, since nobody else
@@ -234,11 +292,15 @@ impl Intake {
         let count = events.len();
         for event in events {
             self.remember_unjournaled(event.id);
-            if self.0.direct.send(event).await.is_err() {
-                tracing::error!("the router is gone; an event was lost");
-            }
+            self.send_direct(Direct::Event(event)).await;
         }
         count
+    }
+
+    async fn send_direct(&self, direct: Direct) {
+        if self.0.direct.send(direct).await.is_err() {
+            tracing::error!("the router is gone; an event was lost");
+        }
     }
 
     /// The index will never see these ids, so they would stay in memory for ever.

@@ -5,12 +5,15 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::action::{Action, ActionId, Outcome, PhoneId, Task};
+use crate::event::EventId;
 use crate::record::{
     Checkpoint, Decided, PhoneChange, Position, Receipt, Record, Settled, Shown, Subscription,
 };
@@ -31,8 +34,29 @@ pub struct Ledger {
     pub invites: BTreeMap<String, Invite>,
     /// Decided and not settled.
     pub owed: BTreeMap<ActionId, Action>,
+    /// What systems gave and will not give again, and nobody has read yet.
+    #[serde(default)]
+    pub unread: BTreeMap<EventId, Unread>,
     /// The last event that was decided; events are decided in the journal's order.
     pub decided_to: Option<Position>,
+}
+
+/// A body that was kept and not read before the process ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Unread {
+    /// Which system gave it.
+    pub source: String,
+    /// When.
+    pub received: Timestamp,
+    /// Its bytes, as base64.
+    raw: String,
+}
+
+impl Unread {
+    /// Its bytes as they came.
+    pub fn raw(&self) -> Vec<u8> {
+        STANDARD.decode(&self.raw).unwrap_or_default()
+    }
 }
 
 /// A code that one phone may use once.
@@ -161,6 +185,16 @@ impl Ledger {
             Record::Settled(settled) => self.settled(settled),
             Record::Receipt(receipt) => self.receipt(receipt),
             Record::Phone(change) => self.phone(change),
+            Record::Known(known) => self.memory.apply_known(known),
+            Record::Body(body) => {
+                let unread = Unread {
+                    source: body.source.clone(),
+                    received: body.received,
+                    raw: STANDARD.encode(&body.raw),
+                };
+                self.unread.insert(body.id, unread);
+            }
+            Record::BodyRead(read) => drop(self.unread.remove(&read.body)),
             Record::Seen(_) | Record::Quarantined(_) | Record::Checkpoint(_) | Record::Keys(_) => {}
         }
     }
@@ -181,8 +215,8 @@ impl Ledger {
         }
         self.decided_to = Some(decided.seen);
         self.memory.apply_decided(decided, decided.at);
-        let pushes = decided.actions.iter().filter(|a| matches!(a.task, Task::Push { .. }));
-        self.owed.extend(pushes.map(|action| (action.id, action.clone())));
+        let owed = decided.actions.iter().filter(|a| !matches!(a.task, Task::Emit(_)));
+        self.owed.extend(owed.map(|action| (action.id, action.clone())));
     }
 
     fn settled(&mut self, settled: &Settled) {
@@ -191,7 +225,7 @@ impl Ledger {
         let Task::Push { phone, .. } = &action.task else { return };
         let Some(phone) = self.phones.get_mut(phone) else { return };
         match &settled.outcome {
-            Outcome::Delivered => {
+            Outcome::Delivered | Outcome::Done => {
                 phone.last_delivered = Some(settled.at);
                 phone.failing = None;
             }

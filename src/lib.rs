@@ -13,6 +13,7 @@ pub mod record;
 pub mod clock;
 pub mod secret;
 pub mod node;
+pub mod command;
 
 // Pure: what is true, and what follows from an event.
 pub mod rules;

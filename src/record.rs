@@ -47,6 +47,12 @@ pub enum Record {
     Checkpoint(Checkpoint),
     /// Event ids out of forgotten segments that must still count as duplicates.
     Keys(Keys),
+    /// What a system's own state is from now on.
+    Known(Arc<Known>),
+    /// What a system gave and will not give again, kept before it is read.
+    Body(Body),
+    /// Such a body was read: all it told is in the journal.
+    BodyRead(BodyRead),
 }
 
 /// What the rules made of one event.
@@ -139,6 +145,10 @@ pub enum NotSentReason {
     TemplateError,
     /// The chain of `emit` steps is longer than [`crate::event::HOPS_MAX`].
     TooManyHops,
+    /// A command's argument is not what the system takes.
+    BadArgument,
+    /// It would open something for news that is old, marked or not vouched for.
+    NotTrusted,
 }
 
 impl NotSentReason {
@@ -148,6 +158,8 @@ impl NotSentReason {
             NotSentReason::NoPhone => "no_phone",
             NotSentReason::TemplateError => "template_error",
             NotSentReason::TooManyHops => "too_many_hops",
+            NotSentReason::BadArgument => "bad_argument",
+            NotSentReason::NotTrusted => "not_trusted",
         }
     }
 }
@@ -172,6 +184,72 @@ pub struct StateSet {
     pub value: serde_json::Value,
     /// The least trust of what led to it.
     pub trust: Trust,
+}
+
+/// What a system told about its own state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Known {
+    /// Which system: `indigo/house`. Its paths begin with it.
+    pub source: String,
+    /// How far it is vouched for.
+    pub trust: Trust,
+    /// When we heard.
+    pub at: Timestamp,
+    /// What changed, in order.
+    pub changes: Vec<KnownChange>,
+}
+
+/// One change of a system's state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KnownChange {
+    /// Path as `state("…")` names it: `indigo/house/device/1508839119`.
+    pub path: String,
+    /// What became of it.
+    pub to: Becomes,
+}
+
+/// What becomes of a path.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Becomes {
+    /// This value.
+    Is(serde_json::Value),
+    /// An object whose fields change: these are set, those are gone; the others stay.
+    Fields {
+        /// Fields with new values.
+        #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+        set: serde_json::Map<String, serde_json::Value>,
+        /// Fields that are no more.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        gone: Vec<String>,
+    },
+    /// The same as another path: a name for what is kept by its number.
+    SameAs(String),
+    /// It is no more.
+    Gone,
+}
+
+/// What a system gave and will not give again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Body {
+    /// Names it: the same bytes from the same place at the same moment are the same body.
+    pub id: EventId,
+    /// Which system: `emm/block`.
+    pub source: String,
+    /// When it came.
+    pub received: Timestamp,
+    /// The bytes as they came.
+    #[serde(skip)]
+    pub raw: Vec<u8>,
+}
+
+/// A [`Body`] was read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BodyRead {
+    /// Its id.
+    pub body: EventId,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// How one action ended.
@@ -375,6 +453,9 @@ const PHONE: u8 = 5;
 const QUARANTINED: u8 = 6;
 const CHECKPOINT: u8 = 7;
 const KEYS: u8 = 8;
+const KNOWN: u8 = 9;
+const BODY: u8 = 10;
+const BODY_READ: u8 = 11;
 
 /// `kind` and `json_len`.
 const HEAD_BYTES: usize = 5;
@@ -393,6 +474,9 @@ impl Record {
             Record::Keys(keys) => put(out, KEYS, keys, |out| {
                 keys.ids.iter().for_each(|id| out.extend(id.0));
             }),
+            Record::Known(known) => put(out, KNOWN, &**known, |_| {}),
+            Record::Body(body) => put(out, BODY, body, |out| out.extend(&body.raw)),
+            Record::BodyRead(read) => put(out, BODY_READ, read, |_| {}),
         }
     }
 
@@ -424,6 +508,13 @@ impl Record {
                 keys.ids = ids.iter().map(|id| EventId(*id)).collect();
                 Record::Keys(keys)
             }
+            KNOWN => Record::Known(Arc::new(read(kind, json)?)),
+            BODY => {
+                let mut body: Body = read(kind, json)?;
+                body.raw = rest.to_vec();
+                Record::Body(body)
+            }
+            BODY_READ => Record::BodyRead(read(kind, json)?),
             other => return Err(RecordError::Kind(other)),
         })
     }

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::delivery;
 use crate::event::Event;
 use crate::event::Heard;
-use crate::intake::Intake;
+use crate::intake::{Direct, Intake};
 use crate::journal::{Entry, Journal};
 use crate::ledger::{Ledger, Phone};
 use crate::phones::{Ask, Denied, plan};
@@ -79,7 +79,7 @@ pub struct Inbox {
     /// Durable batches.
     pub entries: mpsc::UnboundedReceiver<Arc<[Entry]>>,
     /// Events that the journal could not take.
-    pub direct: mpsc::Receiver<Arc<Event>>,
+    pub direct: mpsc::Receiver<Direct>,
     /// Questions and changes.
     pub messages: mpsc::Receiver<Message>,
 }
@@ -105,7 +105,7 @@ impl Router {
                         return;
                     }
                 }
-                Some(event) = inbox.direct.recv() => self.unjournaled(&event),
+                Some(direct) = inbox.direct.recv() => self.unjournaled(&direct),
                 Some(batch) = inbox.entries.recv() => self.batch(&batch),
                 else => return,
             }
@@ -208,9 +208,16 @@ impl Router {
         }
     }
 
-    /// Routes an event that has no place in the journal. Nothing of it survives a restart, but
-    /// phones are told now.
-    fn unjournaled(&mut self, event: &Arc<Event>) {
+    /// Takes what has no place in the journal. Nothing of it survives a restart, but phones are
+    /// told now.
+    fn unjournaled(&mut self, direct: &Direct) {
+        match direct {
+            Direct::Event(event) => self.route_unjournaled(event),
+            Direct::Known(known) => self.ledger.memory.apply_known(known),
+        }
+    }
+
+    fn route_unjournaled(&mut self, event: &Arc<Event>) {
         let decided = self.ask_rules(Position::default(), event);
         telemetry::decided(&decided);
         self.ledger.memory.apply_decided(&decided, decided.at);
@@ -276,8 +283,8 @@ impl Router {
     /// Everything accepted is decided and durable before this returns.
     async fn drain(&mut self, inbox: &mut Inbox) {
         loop {
-            while let Ok(event) = inbox.direct.try_recv() {
-                self.unjournaled(&event);
+            while let Ok(direct) = inbox.direct.try_recv() {
+                self.unjournaled(&direct);
             }
             let mut any = false;
             while let Ok(batch) = inbox.entries.try_recv() {
@@ -311,7 +318,7 @@ fn pushes(decided: &Decided) -> Vec<Action> {
 fn emits(decided: &Decided) -> impl Iterator<Item = Heard> {
     decided.actions.iter().filter_map(|action| match &action.task {
         Task::Emit(event) => Some(Heard::from((**event).clone())),
-        Task::Push { .. } => None,
+        Task::Push { .. } | Task::Command(_) => None,
     })
 }
 

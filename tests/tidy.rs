@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The blocks in reading order. A module imports from its own block and from those above.
 /// Adding a module means adding it here, which is where its place is decided.
 const BLOCKS: [(&str, &[&str]); 9] = [
-    ("words", &["event", "action", "record", "clock", "secret", "node"]),
+    ("words", &["event", "action", "record", "clock", "secret", "node", "command"]),
     ("pure", &["rules", "ledger", "phones", "builtin"]),
     ("durable", &["files", "disk", "journal", "index", "intake"]),
     ("systems", &["systems"]),

@@ -102,6 +102,7 @@ impl Story {
         let Some(settled) = self.settled.get(id) else { return "not delivered yet".into() };
         let mut fate = match &settled.outcome {
             Outcome::Delivered => format!("taken by the push service at {}", settled.at),
+            Outcome::Done => format!("done at {}", settled.at),
             Outcome::Expired { last } => format!("expired at {} ({last})", settled.at),
             Outcome::Refused { why } | Outcome::Unknown { why } | Outcome::Gone { why } => {
                 format!("{} at {}: {why}", settled.outcome.label(), settled.at)

@@ -128,6 +128,9 @@ fn moment(record: &Record) -> Option<Timestamp> {
         Record::Decided(decided) => Some(decided.at),
         Record::Settled(settled) => Some(settled.at),
         Record::Receipt(receipt) => Some(receipt.at),
+        Record::Known(known) => Some(known.at),
+        Record::Body(body) => Some(body.received),
+        Record::BodyRead(read) => Some(read.at),
         Record::Phone(change) => match change {
             PhoneChange::Invited { expires, .. } => Some(*expires),
             PhoneChange::Added { at, .. }

@@ -54,6 +54,8 @@ fn rule_lines(text: &mut String, looked: &Looked, decided: &Decided, zone: &Time
         let what = match note.reason {
             NotSentReason::NoPhone => format!("{} has no phone", note.detail),
             NotSentReason::TemplateError => format!("not rendered: {}", note.detail),
+            NotSentReason::BadArgument => format!("not sent: {}", note.detail),
+            NotSentReason::NotTrusted => format!("refused: {}", note.detail),
             NotSentReason::TooManyHops => {
                 format!("not made, the chain is too long: {}", note.detail)
             }
@@ -84,6 +86,11 @@ fn action_line(action: &Action, now: Timestamp, zone: &TimeZone) -> String {
             };
             let urgency = message.urgency.as_str();
             format!("{step}: push to {phone}: {:?}{body} ({urgency}, until {until})", message.title)
+        }
+        Task::Command(command) => {
+            let args = serde_json::Value::Object(command.args.clone());
+            let until = clock(action.deadline, now, zone);
+            format!("{step}: tells {} to {} {args} (until {until})", command.to, command.call)
         }
         Task::Emit(event) => {
             let data = serde_json::Value::Object(event.data.clone());

@@ -9,9 +9,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::known::KnownMap;
 use crate::action::{Action, ActionId, PhoneId, Task, Urgency};
 use crate::event::Trust;
-use crate::record::{Decided, Looked, Position, Settled};
+use crate::record::{Decided, Known, Looked, Position, Settled};
 
 /// The most cooldowns remembered. Keys may come from event data, which strangers can fill; one
 /// cooldown takes about 200 bytes.
@@ -27,6 +28,8 @@ const SWEEP_FROM: usize = 128;
 pub struct Memory {
     /// Shared with the decision that reads it, which is over before the next record is applied.
     state: Arc<BTreeMap<String, StateEntry>>,
+    /// What systems told about themselves, by path; rules read it and never write it.
+    known: Arc<KnownMap>,
     cooldowns: BTreeMap<CooldownKey, Cooldown>,
     /// Which cooldown an unsettled action belongs to.
     waiting: BTreeMap<ActionId, CooldownKey>,
@@ -70,6 +73,8 @@ struct Kept {
     #[serde(default)]
     state: Arc<BTreeMap<String, StateEntry>>,
     #[serde(default)]
+    known: Arc<KnownMap>,
+    #[serde(default)]
     cooldowns: Vec<(String, String, Cooldown)>,
     #[serde(default)]
     directory: BTreeMap<String, BTreeSet<PhoneId>>,
@@ -81,6 +86,7 @@ impl From<Kept> for Memory {
     fn from(kept: Kept) -> Memory {
         let mut memory = Memory {
             state: kept.state,
+            known: kept.known,
             directory: kept.directory,
             sweep_at: kept.sweep_at,
             ..Memory::default()
@@ -99,6 +105,7 @@ impl From<Memory> for Kept {
         let triple = |((rule, key), cooldown)| (rule, key, cooldown);
         Kept {
             state: memory.state,
+            known: memory.known,
             cooldowns: memory.cooldowns.into_iter().map(triple).collect(),
             directory: memory.directory,
             sweep_at: memory.sweep_at,
@@ -197,9 +204,19 @@ impl Memory {
         self.directory.get(person).into_iter().flatten()
     }
 
-    /// A state variable.
+    /// Takes in what a system told about itself.
+    pub fn apply_known(&mut self, known: &Known) {
+        Arc::make_mut(&mut self.known).apply(known);
+    }
+
+    /// A state variable, or what a system told about itself.
     pub fn state(&self, path: &str) -> Option<&StateEntry> {
-        self.state.get(path)
+        self.known.get(path).or_else(|| self.state.get(path))
+    }
+
+    /// What systems told about themselves.
+    pub fn known(&self) -> &KnownMap {
+        &self.known
     }
 
     /// All state variables by path.
@@ -214,6 +231,10 @@ impl Memory {
 
     pub(super) fn shared_state(&self) -> Arc<BTreeMap<String, StateEntry>> {
         Arc::clone(&self.state)
+    }
+
+    pub(super) fn shared_known(&self) -> Arc<KnownMap> {
+        Arc::clone(&self.known)
     }
 
     /// The cooldown in force for a rule and key at `now`.

@@ -13,6 +13,7 @@ mod compile;
 mod explain;
 mod expr;
 mod file;
+mod known;
 mod lint;
 mod memory;
 mod names;
@@ -24,6 +25,7 @@ mod steps;
 pub mod types;
 
 pub use explain::explain;
+pub use known::{KNOWN_MAX, KnownMap};
 pub use memory::{COOLDOWNS_MAX, Cooldown, Memory, STATES_MAX, StateEntry};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -12,6 +12,7 @@ use jiff::{Timestamp, Zoned};
 use minijinja::value::{DynObject, Enumerator, Object, ObjectRepr};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, Value};
 
+use super::known::KnownMap;
 use super::memory::{Memory, StateEntry};
 use crate::event::{Event, Trust};
 
@@ -95,6 +96,7 @@ pub(super) struct Scene {
     /// Made when first asked for: most rules name single fields, which need none.
     event_view: OnceLock<Value>,
     state: Arc<BTreeMap<String, StateEntry>>,
+    known: Arc<KnownMap>,
     now: Timestamp,
     zone: TimeZone,
     /// The least trust of the event and the state read since [`Scene::begin`].
@@ -107,6 +109,7 @@ impl Scene {
             event: Arc::clone(event),
             event_view: OnceLock::new(),
             state: memory.shared_state(),
+            known: memory.shared_known(),
             now,
             zone: zone.clone(),
             trust: AtomicU8::new(event.trust as u8),
@@ -156,9 +159,11 @@ impl Scene {
             .unwrap_or(Trust::Unverified)
     }
 
-    /// A state variable, or undefined; reading it lowers the trust of what follows.
+    /// What a system told of itself or a state variable, or undefined; reading it lowers the trust
+    /// of what follows.
     pub fn state(&self, path: &str) -> Value {
-        let Some(entry) = self.state.get(path) else { return Value::UNDEFINED };
+        let found = self.known.get(path).or_else(|| self.state.get(path));
+        let Some(entry) = found else { return Value::UNDEFINED };
         self.trust.fetch_min(entry.trust as u8, Ordering::Relaxed);
         json_value(&entry.value)
     }

@@ -188,7 +188,11 @@ impl Latest {
             }),
             Record::Phone(_) => Some(Change::Phones),
             Record::Quarantined(_) => Some(Change::Status),
-            Record::Checkpoint(_) | Record::Keys(_) => None,
+            Record::Known(_)
+            | Record::Body(_)
+            | Record::BodyRead(_)
+            | Record::Checkpoint(_)
+            | Record::Keys(_) => None,
         }
     }
 
@@ -238,9 +242,9 @@ impl Latest {
 }
 
 fn detail(outcome: &crate::action::Outcome) -> String {
-    use crate::action::Outcome::{Delivered, Expired, Gone, Refused, Unknown};
+    use crate::action::Outcome::{Delivered, Done, Expired, Gone, Refused, Unknown};
     match outcome {
-        Delivered => String::new(),
+        Delivered | Done => String::new(),
         Expired { last: why } | Refused { why } | Unknown { why } | Gone { why } => why.clone(),
     }
 }
@@ -307,6 +311,12 @@ fn describe(task: &Task, view: &View, fields: &mut serde_json::Map<String, Value
             if let Ok(Value::Object(message)) = serde_json::to_value(message) {
                 fields.extend(message);
             }
+        }
+        Task::Command(command) => {
+            fields.insert("kind".into(), "command".into());
+            fields.insert("to".into(), json!(command.to));
+            fields.insert("call".into(), json!(command.call));
+            fields.insert("args".into(), json!(command.args));
         }
         Task::Emit(event) => {
             fields.insert("kind".into(), "emit".into());

@@ -185,7 +185,7 @@ impl<'r> World<'r> {
         let actions = self.done.iter().flat_map(|(_, decided)| &decided.actions);
         actions.filter_map(|action| match &action.task {
             Task::Push { phone, message } => Some((phone.0.as_str(), &**message)),
-            Task::Emit(_) => None,
+            Task::Emit(_) | Task::Command(_) => None,
         })
     }
 
@@ -193,7 +193,7 @@ impl<'r> World<'r> {
         let actions = self.done.iter().flat_map(|(_, decided)| &decided.actions);
         actions.filter_map(|action| match &action.task {
             Task::Emit(event) => Some(&**event),
-            Task::Push { .. } => None,
+            Task::Push { .. } | Task::Command(_) => None,
         })
     }
 

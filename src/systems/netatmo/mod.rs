@@ -6,6 +6,7 @@
 //! gives it one shape, [`identity`] names the fact it reports, [`session`] ties them together with
 //! the little that must be remembered of a call ([`calls`]). [`story`] makes such bodies up.
 
+pub mod api;
 pub mod signature;
 pub mod names;
 pub mod fields;
@@ -32,6 +33,8 @@ pub struct Config {
     /// The owner's names for persons, modules, devices, rooms and homes, by their ids: a webhook
     /// carries ids and hardly any names.
     pub names: BTreeMap<String, String>,
+    /// The cloud API, if it is used.
+    pub api: Option<api::Config>,
 }
 
 /// How strictly webhooks must be signed.

@@ -1,0 +1,36 @@
+//! Infinity Fusion EMM, a paging system: REST with a session. Facts: `protocols/emm.md` of the
+//! project's notes, after the vendor's API page.
+
+use std::time::Duration;
+
+use url::Url;
+
+use super::Certificate;
+use super::link::Link;
+use crate::command::Spec;
+use crate::secret::Secret;
+
+/// One `[emm.<name>]`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `https://emm.example.org:50443/Fusion`, with whatever path it is served under.
+    pub url: Url,
+    /// A user of its own for Portero.
+    pub username: String,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// How its certificate is judged.
+    pub certificate: Certificate,
+    /// How often `/changes` is drained; the vendor asks for at least 30 s.
+    pub poll: Duration,
+    /// Send a message's fields flat in the form instead of as one `event` parameter.
+    pub flat_send: bool,
+}
+
+/// What an EMM can be told.
+pub static COMMANDS: &[Spec] = &[];
+
+/// Runs until Portero stops.
+pub async fn run(_config: Config, link: Link) {
+    link.stopping.cancelled().await;
+}

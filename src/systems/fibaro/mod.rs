@@ -1,0 +1,34 @@
+//! FIBARO Intercom: JSON-RPC 2.0 over a WebSocket. Facts: `protocols/fibaro.md` of the project's
+//! notes, after the vendor's API page.
+
+use std::collections::BTreeMap;
+
+use url::Url;
+
+use super::Certificate;
+use super::link::Link;
+use crate::command::Spec;
+use crate::secret::Secret;
+
+/// One `[fibaro.<name>]`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `wss://192.168.0.19:8081/wsock`.
+    pub url: Url,
+    /// A user of the intercom's own list.
+    pub user: String,
+    /// Its password.
+    pub pass: Option<Secret>,
+    /// How its certificate is judged.
+    pub certificate: Certificate,
+    /// Method and signal names that differ from the default table, by our name for them.
+    pub names: BTreeMap<String, String>,
+}
+
+/// What an intercom can be told.
+pub static COMMANDS: &[Spec] = &[];
+
+/// Runs until Portero stops.
+pub async fn run(_config: Config, link: Link) {
+    link.stopping.cancelled().await;
+}
