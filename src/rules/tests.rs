@@ -75,7 +75,7 @@ fn messages(decided: &Decided) -> Vec<(&str, &Message)> {
         .iter()
         .filter_map(|action| match &action.task {
             Task::Push { phone, message } => Some((phone.0.as_str(), &**message)),
-            Task::Emit(_) => None,
+            Task::Emit(_) | Task::Command(_) => None,
         })
         .collect()
 }

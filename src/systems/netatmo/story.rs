@@ -414,7 +414,7 @@ mod tests {
 
     fn config() -> Config {
         let client_secret = Some(Secret::new("demo"));
-        Config { client_secret, signature: Signature::Require, names: names() }
+        Config { client_secret, signature: Signature::Require, names: names(), api: None }
     }
 
     fn story(seed: u64, mischief: Mischief) -> Story {
