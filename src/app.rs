@@ -40,6 +40,7 @@ use crate::rules::RuleSet;
 use crate::secret::{Secret, fingerprint, hex, random_token};
 use crate::systems::netatmo::health::{BadSignatures, BanWatch};
 use crate::systems::netatmo::session::Session;
+use crate::systems::tls;
 use crate::telemetry;
 use crate::web::hooks::NetatmoHook;
 use crate::web::timeline::{Change, Latest, Timeline};
@@ -300,7 +301,7 @@ fn start_delivery(
         policy: Policy::from_config(config.push.allow_insecure_endpoints),
         composer: Composer::new(config.server.public_url.clone(), keys.receipt.clone()),
         vapid: Vapid::new(keys.vapid.clone(), contact),
-        roots: cannot!(client::system_roots(), "Web Push")?,
+        roots: cannot!(tls::system_roots(), "Web Push")?,
         timeouts: client::Timeouts::default(),
         clock: clock.clone(),
     });
