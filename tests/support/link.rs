@@ -29,6 +29,7 @@ pub struct TestHouse {
 }
 
 /// One run of a driver.
+#[allow(dead_code)] // Not every test uses all of it.
 pub struct Run {
     pub orders: mpsc::Sender<Order>,
     pub stopping: CancellationToken,
