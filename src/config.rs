@@ -156,7 +156,7 @@ impl Decoder<'_> {
         let log = log(root.optional("log").and_then(Cursor::table));
         root.done();
         let sources = netatmo.keys().map(|name| format!("netatmo/{name}")).collect();
-        let house = House { people, groups, sources, time_zone };
+        let house = House { people, groups, sources, time_zone, ..House::default() };
         let missing = std::mem::take(&mut self.missing);
         Config { server, store, push, rules, netatmo, house, log, missing }
     }

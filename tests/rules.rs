@@ -14,6 +14,7 @@ fn house() -> House {
         people: ["ana", "ben"].map(String::from).into(),
         groups: [("family".to_string(), vec!["ana".to_string(), "ben".to_string()])].into(),
         sources: ["netatmo/home".to_string()].into(),
+        systems: Default::default(),
         time_zone: TimeZone::get("Europe/Paris").unwrap(),
     }
 }

@@ -36,6 +36,7 @@ use jiff::tz::TimeZone;
 use sha2::{Digest, Sha256};
 
 use crate::action::Urgency;
+use crate::command::Spec;
 use crate::event::Event;
 use crate::node::{Problem, Problems, Reader, SourceFile};
 use crate::record::{CooldownStart, Decided, Looked, NotSent, NotSentReason, Position, Verdict};
@@ -56,8 +57,19 @@ pub struct House {
     pub groups: BTreeMap<String, Vec<String>>,
     /// Where events come from: `netatmo/home`. `portero` need not be listed.
     pub sources: BTreeSet<String>,
+    /// Systems that can be told something, by their word: `emm`.
+    pub systems: BTreeMap<String, System>,
     /// Where the house is: `between`, `now()` and all shown times are on this clock.
     pub time_zone: TimeZone,
+}
+
+/// A kind of system that the house has.
+#[derive(Debug, Clone, Default)]
+pub struct System {
+    /// What the config calls each one: `block` for `[emm.block]`.
+    pub names: BTreeSet<String>,
+    /// What each can be told.
+    pub commands: &'static [Spec],
 }
 
 impl Default for House {
@@ -66,6 +78,7 @@ impl Default for House {
             people: BTreeSet::new(),
             groups: BTreeMap::new(),
             sources: BTreeSet::new(),
+            systems: BTreeMap::new(),
             time_zone: TimeZone::UTC,
         }
     }
