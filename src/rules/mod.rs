@@ -22,6 +22,7 @@ mod quick;
 mod scene;
 pub mod selftest;
 mod steps;
+mod tell;
 pub mod types;
 
 pub use explain::explain;
@@ -347,7 +348,7 @@ fn emitted_types<'r>(steps: &'r [Step], found: &mut Vec<&'r str>) {
                 emitted_types(then, found);
                 emitted_types(otherwise, found);
             }
-            Act::Push(_) | Act::Set(_) | Act::Stop => {}
+            Act::Push(_) | Act::Set(_) | Act::Tell(_) | Act::Stop => {}
         }
     }
 }
