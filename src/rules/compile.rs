@@ -338,9 +338,8 @@ impl Template {
             Template::Text(text) => text.as_literal().map(Json::from),
             Template::List(items) => items.iter().map(Template::fixed).collect(),
             Template::Map(entries) => {
-                let field = |(name, value): &(Box<str>, Template)| {
-                    Some((name.to_string(), value.fixed()?))
-                };
+                let field =
+                    |(name, value): &(Box<str>, Template)| Some((name.to_string(), value.fixed()?));
                 entries.iter().map(field).collect::<Option<_>>().map(Json::Object)
             }
         }

@@ -111,7 +111,8 @@ pub(super) fn wanted(
 
 /// Whether there is such an argument, in the command or, if none is named, in any.
 fn check(wanted: &CommandWanted, key: &Key, at: Cursor<'_>) -> Option<()> {
-    let specs = || wanted.table.iter().filter(|spec| wanted.call.is_none_or(|c| c.name == spec.name));
+    let specs =
+        || wanted.table.iter().filter(|spec| wanted.call.is_none_or(|c| c.name == spec.name));
     let args = || specs().flat_map(|spec| spec.args.iter());
     if args().any(|arg| arg.name == key.name) {
         return Some(());

@@ -5,6 +5,8 @@
 
 mod fill;
 
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value as Json;
@@ -13,7 +15,7 @@ use super::compile::{Template, template};
 use super::expr::Text;
 use super::{House, System};
 use crate::command::{Arg, Kind, Mistake, Spec, find};
-use crate::node::{Cursor, Key, Value, nearest};
+use crate::node::{Cursor, Key, Problem, SourceFile, Value, nearest};
 
 /// The longest a command may wait to be sent: a day later it surprises whoever is there.
 const TTL_MAX: Duration = Duration::from_secs(86_400);
@@ -60,7 +62,7 @@ impl Tell {
         let spec = spec(word, system, at)?;
         let own = [word.which, "call", "ttl"];
         let given = entries.into_iter().filter(|(key, _)| !own.contains(&key.name.as_str()));
-        let args: Vec<_> = given.map(|(key, at)| argument(word, spec, key, at)).collect();
+        let args: Vec<_> = given.map(|given| argument(word, spec, at, given)).collect();
         let complete = complete(spec, &args, at);
         let args: Option<Vec<_>> = args.into_iter().collect();
         Some(Tell {
@@ -74,11 +76,7 @@ impl Tell {
 }
 
 /// The house's systems of this kind; a problem if it has none.
-pub(super) fn configured<'h>(
-    house: &'h House,
-    word: &Word,
-    at: Cursor<'_>,
-) -> Option<&'h System> {
+pub(super) fn configured<'h>(house: &'h House, word: &Word, at: Cursor<'_>) -> Option<&'h System> {
     let system = house.systems.get(word.system).filter(|system| !system.names.is_empty());
     if system.is_none() {
         let message = format!("the config has no {} to tell", word.system);
@@ -133,7 +131,7 @@ fn spec(word: &Word, system: &System, at: Cursor<'_>) -> Option<&'static Spec> {
     };
     let secret = |arg: &&Arg| arg.required && matches!(arg.kind, Kind::Secret);
     if let Some(arg) = spec.args.iter().find(secret) {
-        refuse_secret(at.get("call").unwrap_or(at), arg);
+        refuse_secret(at, spec, at.get("call").unwrap_or(at).range(), arg);
         return None;
     }
     Some(spec)
@@ -153,16 +151,27 @@ pub(super) fn called(table: &'static [Spec], at: Cursor<'_>) -> Option<&'static 
     found
 }
 
-fn refuse_secret(at: Cursor<'_>, arg: &Arg) {
+/// Refuses a secret at `place`. A problem shows its line, perhaps in a log: what the step gives as
+/// secrets is blotted out in it.
+fn refuse_secret(step: Cursor<'_>, spec: &Spec, place: Range<usize>, arg: &Arg) {
+    let file = step.reader().file();
+    let mut text = file.text.to_string().into_bytes();
+    for secret in spec.args.iter().filter(|arg| matches!(arg.kind, Kind::Secret)) {
+        let given = step.get(secret.name).map_or(0..0, |given| given.node().range.clone());
+        let bytes = text.get_mut(given).into_iter().flatten();
+        bytes.filter(|byte| !b"\r\n".contains(byte)).for_each(|byte| *byte = b'*');
+    }
+    let shown = SourceFile::new(Arc::clone(&file.path), String::from_utf8_lossy(&text));
     let message = format!("`{}` is a secret, and secrets do not belong into rule files", arg.name);
-    at.wrong_help(message, "use the command line");
+    let problem = Problem::error(&shown, place, message);
+    step.reader().push(problem.help("use the command line"));
 }
 
 fn argument(
     word: &Word,
     spec: &'static Spec,
-    key: &Key,
-    at: Cursor<'_>,
+    step: Cursor<'_>,
+    (key, at): (&Key, Cursor<'_>),
 ) -> Option<(&'static Arg, Template)> {
     let Some(arg) = spec.args.iter().find(|arg| arg.name == key.name) else {
         let keys: Vec<&str> =
@@ -176,7 +185,7 @@ fn argument(
         return None;
     };
     if matches!(arg.kind, Kind::Secret) {
-        refuse_secret(at, arg);
+        refuse_secret(step, spec, at.range(), arg);
         return None;
     }
     let template = written(arg.kind, at)?;
@@ -213,9 +222,10 @@ fn checked(arg: &'static Arg, value: Json) -> Result<Json, String> {
 /// The value as it stands in the file: where a text is wanted, `007` stays what it is.
 fn written(kind: Kind, at: Cursor<'_>) -> Option<Template> {
     match (&at.node().value, kind) {
-        (Value::Bool(_) | Value::Int(_) | Value::Float(_), Kind::Text | Kind::Texts | Kind::Word(_)) => {
-            at.loose_text().map(|text| Template::Text(Text::literal(text)))
-        }
+        (
+            Value::Bool(_) | Value::Int(_) | Value::Float(_),
+            Kind::Text | Kind::Texts | Kind::Word(_),
+        ) => at.loose_text().map(|text| Template::Text(Text::literal(text))),
         (Value::List(_), Kind::Texts) => {
             let item = |at: Cursor<'_>| match at.node().value {
                 Value::List(_) | Value::Map(_) | Value::Null => at.mismatch("a text"),

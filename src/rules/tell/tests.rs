@@ -145,9 +145,13 @@ rules:
     ];
     assert_eq!(all, wanted);
     // Numbers that are texts stay as they are written.
-    let args = json!({ "to": ["12", "007"], "text": "Smoke at Home", "priority": true, "tone": "1" });
+    let args =
+        json!({ "to": ["12", "007"], "text": "Smoke at Home", "priority": true, "tone": "1" });
     assert_eq!(Json::Object(told[0].1.args.clone()), args);
-    assert_eq!(Json::Object(told[1].1.args.clone()), json!({ "object": "Hall lamp", "duration": 10 }));
+    assert_eq!(
+        Json::Object(told[1].1.args.clone()),
+        json!({ "object": "Hall lamp", "duration": 10 })
+    );
     let (action, command) = told[0];
     assert_eq!(action.id, ActionId::derive(smoke.id, "smoke", "do[0]", "emm/block"));
     assert_eq!((action.lane, command.trust), (Lane::Alarm, Trust::Authentic));
@@ -222,7 +226,8 @@ fn the_systems_own_state_is_not_set_by_rules() {
     rules/a.yaml:5:44: only the system itself sets `emm/{{ event.subject }}` (choose a path of your own: `house/mode`)
     ");
     let rules = rules(&steps("      - set: { \"{{ event.data.path }}\": 1 }\n"));
-    let decided = decide(&rules, &event("netatmo.ring", json!({ "path": "vms/a/x" })), &memory(), noon());
+    let decided =
+        decide(&rules, &event("netatmo.ring", json!({ "path": "vms/a/x" })), &memory(), noon());
     assert!(decided.sets.is_empty());
     insta::assert_snapshot!(notes(&decided), @"do[0].set bad_argument: only the system itself sets `vms/a/x`");
 }
@@ -240,7 +245,10 @@ fn a_message_is_told_in_part_rather_than_not_at_all() {
     let decided = decide(&rules, &event("netatmo.ring", data), &memory(), noon());
     let told: Vec<_> =
         commands(&decided).iter().map(|(_, c)| Json::Object(c.args.clone())).collect();
-    assert_eq!(told, [json!({ "to": ["12"], "text": "a" }), json!({ "to": ["1", "2"], "text": "a" })]);
+    assert_eq!(
+        told,
+        [json!({ "to": ["12"], "text": "a" }), json!({ "to": ["1", "2"], "text": "a" })]
+    );
     insta::assert_snapshot!(notes(&decided), @r"
     do[0].emm.to template_error: `event.data.who` is undefined, rules/a.yaml:5:31; sent without it
     do[0].emm.text template_error: `event.data.x` is undefined, rules/a.yaml:5:62; sent without it
@@ -333,7 +341,8 @@ fn state_that_a_command_reads_lowers_its_trust() {
 
 #[test]
 fn a_message_that_nobody_got_lifts_the_cooldown() {
-    let text = steps("      - emm: { to: \"12\", text: x }\n").replace("    do:", "    cooldown: 1h\n    do:");
+    let text = steps("      - emm: { to: \"12\", text: x }\n")
+        .replace("    do:", "    cooldown: 1h\n    do:");
     let rules = rules(&text);
     let verdict = |memory: &Memory, n: i64| {
         let later = noon() + Duration::from_secs(60);
