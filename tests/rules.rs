@@ -11,11 +11,6 @@ use portero::rules::{House, RuleSet, System, selftest, types};
 use portero::systems::netatmo::{self, names, session::Session};
 use portero::systems::{emm, fibaro, indigo, vms};
 
-fn system(word: &str, names: &[&str], commands: &'static [Spec]) -> (String, System) {
-    let names = names.iter().map(ToString::to_string).collect();
-    (word.to_string(), System { names, commands })
-}
-
 const fn must(name: &'static str, kind: Kind) -> Arg {
     Arg { name, kind, required: true, about: "as the vendor says" }
 }
@@ -60,10 +55,12 @@ fn house() -> House {
         people: ["ana", "ben"].map(String::from).into(),
         groups: [("family".to_string(), vec!["ana".to_string(), "ben".to_string()])].into(),
         sources: ["netatmo/home", "fibaro/gate"].map(String::from).into(),
-        systems: [system("emm", &["block"], &EMM), system("indigo", &["house"], &INDIGO)]
-            .into_iter()
-            .chain([system("fibaro", &["gate", "garage"], &FIBARO)])
-            .collect(),
+        systems: System::group([
+            ("emm/block".to_string(), EMM.as_slice()),
+            ("indigo/house".to_string(), &INDIGO),
+            ("fibaro/gate".to_string(), &FIBARO),
+            ("fibaro/garage".to_string(), &FIBARO),
+        ]),
         time_zone: TimeZone::get("Europe/Paris").unwrap(),
     }
 }
@@ -174,6 +171,7 @@ fn no_argument_is_called_like_a_steps_own_key() {
         (indigo::COMMANDS, "server"),
         (emm::COMMANDS, "site"),
         (vms::COMMANDS, "site"),
+        (netatmo::api::COMMANDS, "account"),
     ];
     for (table, which) in tables {
         for spec in table {

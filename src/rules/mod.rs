@@ -73,6 +73,22 @@ pub struct System {
     pub commands: &'static [Spec],
 }
 
+impl System {
+    /// Systems by their word, from sources such as `emm/block` and what each can be told.
+    pub fn group(
+        sources: impl IntoIterator<Item = (String, &'static [Spec])>,
+    ) -> BTreeMap<String, System> {
+        let mut systems: BTreeMap<String, System> = BTreeMap::new();
+        for (source, commands) in sources {
+            let Some((word, name)) = source.split_once('/') else { continue };
+            let system = systems.entry(word.to_string()).or_default();
+            system.names.insert(name.to_string());
+            system.commands = commands;
+        }
+        systems
+    }
+}
+
 impl Default for House {
     fn default() -> House {
         House {
