@@ -1,14 +1,20 @@
 //! FIBARO Intercom: JSON-RPC 2.0 over a WebSocket. Facts: `protocols/fibaro.md` of the project's
 //! notes, after the vendor's API page.
 
+pub mod commands;
+pub mod mirror;
+pub mod names;
+pub mod session;
+pub mod wire;
+
 use std::collections::BTreeMap;
 
 use url::Url;
 
 use super::Certificate;
 use super::link::Link;
-use crate::command::Spec;
 use crate::secret::Secret;
+pub use commands::{COMMANDS, TRUST_CERTIFICATE};
 
 /// One `[fibaro.<name>]`.
 #[derive(Debug, Clone)]
@@ -24,9 +30,6 @@ pub struct Config {
     /// Method and signal names that differ from the default table, by our name for them.
     pub names: BTreeMap<String, String>,
 }
-
-/// What an intercom can be told.
-pub static COMMANDS: &[Spec] = &[];
 
 /// Runs until Portero stops.
 pub async fn run(_config: Config, link: Link) {
