@@ -5,6 +5,9 @@
 
 pub mod link;
 pub mod backoff;
+pub mod tls;
+pub mod socket;
+pub mod http;
 pub mod netatmo;
 pub mod fibaro;
 pub mod indigo;

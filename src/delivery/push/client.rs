@@ -70,7 +70,7 @@ pub struct Setup {
     pub composer: Composer,
     /// Signs requests.
     pub vapid: Vapid,
-    /// Whom TLS trusts: [`system_roots`].
+    /// Whom TLS trusts: [`crate::systems::tls::system_roots`].
     pub roots: RootCertStore,
     /// How long to wait.
     pub timeouts: Timeouts,
@@ -81,30 +81,12 @@ pub struct Setup {
 /// The client cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The system trusts nobody.
-    #[error("no root certificates found{0}; install `ca-certificates` or set SSL_CERT_FILE")]
-    NoRoots(String),
     /// TLS cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
     /// The HTTP client cannot be set up, for example because of a malformed proxy variable.
     #[error("the HTTP client cannot be set up: {0}")]
     Http(#[from] reqwest::Error),
-}
-
-/// The system's root certificates; `SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured.
-///
-/// # Errors
-/// [`ClientError::NoRoots`], because then no push service could be reached.
-pub fn system_roots() -> Result<RootCertStore, ClientError> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
-        return Err(ClientError::NoRoots(why));
-    }
-    Ok(roots)
 }
 
 /// The one who calls push services.
