@@ -25,7 +25,7 @@ use orders::Waiting;
 /// surprises whoever has walked away.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// After this long without a sign of life the intercom is asked for one. With [`ANSWER_WITHIN`] a
+/// After this long without an answer the intercom is asked for one. With [`ANSWER_WITHIN`] a
 /// half-open socket is found in 50 s, below the promised 60.
 pub const QUIET_MAX: Duration = Duration::from_secs(40);
 
@@ -38,6 +38,9 @@ const RELAYS: [i64; 2] = [0, 1];
 /// The shortest token or password that is looked for in what is kept; shorter ones would hide
 /// half of every frame.
 const SCRUB_BYTES_MIN: usize = 4;
+
+/// The most bytes looked at of what is kept unread; far more than is kept of it in the end.
+const BAD_BYTES_MAX: usize = 64 * 1024;
 
 /// What a session starts with.
 #[derive(Debug, Clone)]
@@ -116,7 +119,7 @@ pub struct Session {
     last_id: u64,
     /// Sent and not answered.
     pending: BTreeMap<u64, Pending>,
-    /// Orders that wait for the login.
+    /// Orders that wait for the login, or for a sign of life.
     held: VecDeque<Waiting>,
     /// Methods that this intercom said, or showed by silence, that it lacks. Kept in memory only:
     /// a restart asks again.
@@ -125,8 +128,9 @@ pub struct Session {
     token: Secret,
     /// Counts tokens: a request refused with an older one is sent again with the newer.
     generation: u64,
-    /// When the intercom last said something sensible.
-    heard: Duration,
+    /// When the intercom last answered something. Signals do not count: they say nothing about
+    /// whether it hears us.
+    answered_at: Duration,
     out: Vec<Output>,
 }
 
@@ -177,7 +181,7 @@ impl Session {
             lacks: BTreeSet::new(),
             token: Secret::new(""),
             generation: 0,
-            heard: Duration::ZERO,
+            answered_at: Duration::ZERO,
             out: Vec::new(),
         }
     }
@@ -186,7 +190,7 @@ impl Session {
     pub fn handle(&mut self, input: Input<'_>, now: Moment) -> Vec<Output> {
         match input {
             Input::Connected => {
-                self.heard = now.up;
+                self.answered_at = now.up;
                 self.login(now);
             }
             Input::Frame(frame) => self.frame(frame, now),
@@ -205,7 +209,7 @@ impl Session {
         let held = self.held.iter().map(Waiting::held_until);
         let refresh = match &self.stage {
             Stage::Ready { refresh, .. } if !self.is_renewing() => {
-                Some((*refresh).min(self.heard + QUIET_MAX))
+                Some((*refresh).min(self.answered_at + QUIET_MAX))
             }
             _ => None,
         };
@@ -237,7 +241,6 @@ impl Session {
         let raw = self.scrubbed(frame);
         match self.mirror.signal(signal, params, &raw, now.at) {
             Ok(news) => {
-                self.heard = now.up;
                 self.note_opening(signal, params);
                 self.out.push(Output::News(news));
             }
@@ -260,7 +263,7 @@ impl Session {
             tracing::debug!(source = self.setup.source, id, "a reply that nobody waits for");
             return;
         };
-        self.heard = now.up;
+        self.answered_at = now.up;
         match pending.what {
             Purpose::Login => self.logged_in(result, now),
             Purpose::Refresh(generation) => self.refreshed(generation, result, now),
@@ -269,6 +272,9 @@ impl Session {
                 self.relay_state(relay, signals, result, frame, now);
             }
             Purpose::Order(waiting) => self.answered(waiting, result, now),
+        }
+        if matches!(self.stage, Stage::Ready { .. }) {
+            self.send_held(now);
         }
         self.end_if_stopped();
     }
@@ -284,7 +290,7 @@ impl Session {
         }
         self.let_go_of_held(now);
         if let Stage::Ready { refresh, .. } = &self.stage
-            && (*refresh <= now.up || self.heard + QUIET_MAX <= now.up)
+            && (*refresh <= now.up || self.answered_at + QUIET_MAX <= now.up)
         {
             self.renew(now);
         }
@@ -327,7 +333,6 @@ impl Session {
             Ok(result) if self.take_token(&result, now) => {
                 self.out.push(Output::Up);
                 self.ask_relays(now);
-                self.send_held(now);
             }
             Ok(_) => self.down("the login was answered without a token", true),
             Err(error) => {
@@ -493,7 +498,7 @@ impl Session {
     }
 
     fn bad(&mut self, reason: &'static str, frame: &[u8]) {
-        let raw = self.scrubbed(frame);
+        let raw = self.scrubbed(&frame[..frame.len().min(BAD_BYTES_MAX)]);
         self.out.push(Output::Bad(reason, raw));
     }
 

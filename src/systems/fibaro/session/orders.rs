@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::super::commands::{self, COMMANDS};
+use super::super::commands::{self, COMMANDS, TRUST_CERTIFICATE};
 use super::super::names::Signal;
 use super::super::wire::{self, RpcError};
 use super::{Moment, Output, Purpose, Session, Stage};
@@ -17,6 +17,11 @@ use crate::systems::link::Reply;
 /// An opening command older than this is not sent, be it again or after a login: who asked may
 /// stand elsewhere by now.
 const OPENING_WITHIN: Duration = Duration::from_secs(2);
+
+/// An opening command leaves only if the intercom has answered something this lately; else it is
+/// asked for a sign of life first. Into a half-open socket nothing is written that might open the
+/// door when the network comes back.
+const PROVEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long any other command waits for a login.
 const HELD_WITHIN: Duration = Duration::from_secs(10);
@@ -89,9 +94,18 @@ impl Session {
                 self.not_sent(waiting, &why);
             }
             Stage::LoggingIn => self.held.push_back(waiting),
+            Stage::Ready { .. } if waiting.opens && self.is_doubtful(now) => {
+                self.held.push_back(waiting);
+                self.renew(now);
+            }
             Stage::Ready { .. } => self.send_order(waiting, now),
             Stage::Stopping => self.not_sent(waiting, "Portero stops"),
         }
+    }
+
+    /// Whether it is too long ago that the intercom has shown that it hears us.
+    fn is_doubtful(&self, now: Moment) -> bool {
+        now.up.saturating_sub(self.answered_at) > PROVEN_WITHIN
     }
 
     /// Sends it, unless its time is over.
@@ -105,7 +119,7 @@ impl Session {
         self.send(waiting.call, params, Purpose::Order(waiting), now);
     }
 
-    /// After a login.
+    /// After a login or another answer.
     pub(super) fn send_held(&mut self, now: Moment) {
         for waiting in std::mem::take(&mut self.held) {
             self.send_order(waiting, now);
@@ -118,7 +132,7 @@ impl Session {
             self.held.drain(..).partition(|waiting| waiting.held_until() <= now.up);
         self.held = held.into();
         for waiting in over {
-            self.not_sent(waiting, "its time was over before it could be sent");
+            self.not_sent(waiting, "the intercom did not answer in time");
         }
     }
 
@@ -197,6 +211,9 @@ impl Session {
 /// The order, checked once more against the vendor's limits.
 fn waiting(ask: Ask, now: Moment) -> Result<Waiting, String> {
     let spec = command::find(COMMANDS, &ask.call).map_err(|mistake| mistake.to_string())?;
+    if spec.name == TRUST_CERTIFICATE {
+        return Err("nothing that an intercom is told".into());
+    }
     let params = commands::params(spec.name, &ask.args, &ask.secrets)?;
     Ok(Waiting {
         ticket: ask.ticket,
