@@ -1,6 +1,8 @@
 //! aipix VMS: a video system with the block's intercoms, REST with a token. Facts:
 //! `protocols/vms.md` of the project's notes, after the vendor's pages and its own SDKs.
 
+pub mod wire;
+
 use std::time::Duration;
 
 use url::Url;
