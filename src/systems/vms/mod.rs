@@ -2,6 +2,8 @@
 //! `protocols/vms.md` of the project's notes, after the vendor's pages and its own SDKs.
 
 pub mod wire;
+pub mod session;
+mod commands;
 
 use std::time::Duration;
 
@@ -9,7 +11,6 @@ use url::Url;
 
 use super::Certificate;
 use super::link::Link;
-use crate::command::Spec;
 use crate::secret::Secret;
 
 /// One `[vms.<name>]`.
@@ -33,8 +34,7 @@ pub struct Config {
     pub client: String,
 }
 
-/// What a VMS can be told.
-pub static COMMANDS: &[Spec] = &[];
+pub use self::commands::COMMANDS;
 
 /// Runs until Portero stops.
 pub async fn run(_config: Config, link: Link) {
