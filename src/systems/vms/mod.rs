@@ -3,6 +3,8 @@
 
 pub mod wire;
 pub mod session;
+pub mod sim;
+mod client;
 mod commands;
 
 use std::time::Duration;
@@ -37,6 +39,6 @@ pub struct Config {
 pub use self::commands::COMMANDS;
 
 /// Runs until Portero stops.
-pub async fn run(_config: Config, link: Link) {
-    link.stopping.cancelled().await;
+pub async fn run(config: Config, link: Link) {
+    client::run(config, link).await;
 }

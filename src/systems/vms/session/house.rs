@@ -46,7 +46,8 @@ impl House {
             house.learned |= *path == house.summary_path();
         }
         for (id, fields) in &house.intercoms {
-            if let Some(title) = fields.get("title").and_then(Value::as_str).filter(|t| is_name(t)) {
+            if let Some(title) = fields.get("title").and_then(Value::as_str).filter(|t| is_name(t))
+            {
                 house.names.entry(title.to_string()).or_insert(*id);
             }
         }

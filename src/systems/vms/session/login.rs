@@ -137,7 +137,10 @@ fn login_refusal(refusal: &Refusal, answer: &Answer) -> (String, Option<Duration
     let why = format!("the login was refused, {refusal}");
     match answer.status {
         429 | 500.. => (why, asked_wait(answer)),
-        409 => (format!("{why}; the VMS wants a newer client: see `client` in the config"), Some(REFUSED_WAIT)),
+        409 => (
+            format!("{why}; the VMS wants a newer client: see `client` in the config"),
+            Some(REFUSED_WAIT),
+        ),
         _ => (why, Some(REFUSED_WAIT)),
     }
 }
