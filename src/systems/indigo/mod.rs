@@ -14,6 +14,8 @@ pub mod log;
 pub mod commands;
 pub mod orders;
 pub mod session;
+pub mod client;
+pub mod sim;
 
 use std::time::Duration;
 
@@ -102,6 +104,6 @@ pub struct Moment {
 }
 
 /// Runs until Portero stops.
-pub async fn run(_config: Config, link: Link) {
-    link.stopping.cancelled().await;
+pub async fn run(config: Config, link: Link) {
+    client::run(config, link).await;
 }
