@@ -2,48 +2,53 @@
 //! other, and takes them down in the opposite one. No part knows this file.
 
 mod indexer;
+mod recover;
+mod store;
+mod systems;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::web::Data;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::action::{Action, Lane};
 use indexer::Indexer;
+pub use recover::Folded;
+use recover::{Recovered, open_index, recover};
+use store::Keys;
+pub use store::{Control, StoreLock, vapid_public_key};
+use systems::{Drivers, Running};
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::delivery;
+use crate::delivery::commands::{self, Commands};
 use crate::delivery::push::client::{self, PushClient};
 use crate::delivery::push::endpoint::Policy;
 use crate::delivery::push::payload::Composer;
-use crate::delivery::push::vapid::{Contact, Vapid, VapidKeys};
-use crate::disk::OsDisk;
-use crate::event::Event;
-use crate::index::{Condition, Index, StateRow};
+use crate::delivery::push::vapid::{Contact, Vapid};
+use crate::index::Index;
 use crate::intake::Intake;
-use crate::journal::{Entry, Journal, Reader};
+use crate::journal::{Entry, Journal};
 use crate::ledger::Ledger;
 use crate::node::Problems;
-use crate::record::{Checkpoint, Position, Record};
 use crate::reload::{Reloader, RulesStatus, Started};
 use crate::router::{Inbox, Message, Router, View};
 use crate::rules::RuleSet;
-use crate::secret::{Secret, fingerprint, hex, random_token};
+use crate::secret::random_token;
 use crate::systems::netatmo::health::{BadSignatures, BanWatch};
 use crate::systems::netatmo::session::Session;
 use crate::systems::tls;
 use crate::telemetry;
 use crate::web::hooks::NetatmoHook;
-use crate::web::timeline::{Change, Latest, Timeline};
+use crate::web::timeline::{Change, Timeline};
 use crate::web::{self, Face};
 
 /// Messages to the router under way; a page that asks waits for its turn.
@@ -69,6 +74,8 @@ pub struct App {
     pub face: Data<Face>,
     router: mpsc::Sender<Message>,
     delivery: delivery::Handle,
+    commands: Commands,
+    drivers: Running,
     journal: Journal,
     servers: [ServerHandle; 2],
     ready: watch::Sender<bool>,
@@ -108,6 +115,8 @@ macro_rules! cannot {
     };
 }
 
+use cannot;
+
 impl App {
     /// Starts everything; webhooks are taken when it returns.
     pub async fn start(config: Config, demo: bool) -> Result<App, StartError> {
@@ -127,8 +136,19 @@ impl App {
         };
         let Started { rules, status, stamp } =
             reloader.start(clock.now()).map_err(StartError::Rules)?;
-        let Core { journal, intake, timeline, delivery, router, view, index, indexing, indexer } =
-            Core::start(&config, &keys, &clock, rules).await?;
+        let Core {
+            journal,
+            intake,
+            timeline,
+            delivery,
+            commands,
+            drivers,
+            router,
+            view,
+            index,
+            indexing,
+            indexer,
+        } = Core::start(&config, &keys, &clock, rules).await?;
         let stopping = CancellationToken::new();
         let (shown, status) = watch::channel(status);
         let reloading =
@@ -142,6 +162,8 @@ impl App {
         let face = Data::new(Face {
             intake,
             journal: journal.clone(),
+            commands: commands.clone(),
+            sources: config.systems.sources(),
             router: router.clone(),
             view,
             timeline,
@@ -170,6 +192,8 @@ impl App {
             face,
             router,
             delivery,
+            commands,
+            drivers,
             journal,
             servers,
             ready,
@@ -190,6 +214,8 @@ impl App {
         for server in &self.servers {
             server.stop(true).await;
         }
+        self.commands.close(DELIVERY_GRACE).await;
+        self.drivers.stop().await;
         // Whatever was submitted is durable and on its way to the router before it drains.
         if let Err(error) = self.journal.barrier().await {
             tracing::error!(%error, "the journal cannot be written while stopping");
@@ -214,6 +240,8 @@ struct Core {
     intake: Intake,
     timeline: Arc<Timeline>,
     delivery: delivery::Handle,
+    commands: Commands,
+    drivers: Running,
     router: mpsc::Sender<Message>,
     view: watch::Receiver<Arc<View>>,
     index: Arc<Index>,
@@ -240,6 +268,15 @@ impl Core {
         let timeline = Arc::new(Timeline::new(latest));
         tokio::spawn(show_batches(timeline.clone(), journal.subscribe()));
         let delivery = start_delivery(config, keys, &ledger, &journal, clock)?;
+        let drivers = Drivers::new(config);
+        let settle = journal.clone();
+        let commands = Commands::start(commands::Setup {
+            drivers: drivers.orders(),
+            owed: ledger.owed.values().cloned().collect(),
+            clock: clock.clone(),
+            settle: Box::new(move |records| drop(settle.submit(records))),
+        });
+        let drivers = drivers.start(&config.store.path, &ledger, &intake)?;
         let (show, view) = watch::channel(Arc::new(View::default()));
         let (router, messages) = mpsc::channel(MESSAGES_MAX);
         let inbox = Inbox { entries: journal.subscribe(), direct, messages };
@@ -248,13 +285,26 @@ impl Core {
             rules,
             journal: journal.clone(),
             delivery: delivery.clone(),
+            commands: commands.clone(),
             intake: intake.clone(),
             clock: clock.clone(),
             view: show,
             applied,
         };
         tokio::spawn(task.run(undecided, inbox));
-        Ok(Core { journal, intake, timeline, delivery, router, view, index, indexing, indexer })
+        Ok(Core {
+            journal,
+            intake,
+            timeline,
+            delivery,
+            commands,
+            drivers,
+            router,
+            view,
+            index,
+            indexing,
+            indexer,
+        })
     }
 }
 
@@ -320,121 +370,6 @@ fn start_delivery(
     }))
 }
 
-/// What the journal says at start.
-struct Recovered {
-    journal: Journal,
-    ledger: Ledger,
-    applied: Position,
-    undecided: Vec<(Position, Arc<Event>)>,
-    latest: Latest,
-}
-
-async fn recover(config: &Config, clock: &Clock) -> Result<Recovered, StartError> {
-    let folder = config.store.path.join("journal");
-    let disk = cannot!(OsDisk::create(&folder), "cannot make {}", folder.display())?;
-    let opened = Journal::open(Arc::new(disk), config.store.journal.clone(), clock.clone()).await;
-    let (journal, opened) = cannot!(opened, "cannot open the journal in {}", folder.display())?;
-    for damage in &opened.damage {
-        tracing::error!(%damage, "the journal is damaged; the rest of it is used");
-    }
-    let folded =
-        Folded::fold(opened.checkpoint.as_ref(), &journal.segments(), |from| journal.read(from));
-    Ok(Recovered {
-        journal,
-        applied: opened.end,
-        ledger: folded.ledger,
-        undecided: folded.undecided.into(),
-        latest: folded.latest,
-    })
-}
-
-/// The index, with everything in it that the journal holds.
-fn open_index(path: &Path, journal: &Journal, ledger: &Ledger) -> Result<Index, StartError> {
-    let (index, condition) = cannot!(Index::open(path), "cannot open the index")?;
-    if let Condition::Damaged { why, moved_to } = condition {
-        let moved_to = moved_to.display();
-        tracing::warn!(why, %moved_to, "the index is damaged; it is built anew from the journal");
-    }
-    let done = cannot!(index.catch_up(journal), "cannot bring the index up to date")?;
-    if let Some(why) = done.rebuilt {
-        tracing::info!(why, entries = done.entries, "the index was built anew");
-    }
-    if done.is_partial {
-        let restored = index.restore(state_rows(ledger), ledger.phones.clone());
-        cannot!(restored, "cannot bring the index up to date")?;
-    }
-    Ok(index)
-}
-
-/// State as the checkpoint has it, for an index that is younger than the oldest segment.
-fn state_rows(ledger: &Ledger) -> impl Iterator<Item = (String, StateRow)> {
-    ledger.memory.states().iter().map(|(path, entry)| {
-        let position = Position::default();
-        (path.clone(), StateRow { value: entry.value.clone(), trust: entry.trust, position })
-    })
-}
-
-/// The journal since its newest checkpoint, folded.
-pub struct Folded {
-    /// What is true now.
-    pub ledger: Ledger,
-    /// Events that wait for the rules.
-    pub undecided: VecDeque<(Position, Arc<Event>)>,
-    /// The latest events for the page.
-    pub latest: Latest,
-}
-
-impl Folded {
-    /// Folds the journal from its newest checkpoint on; `read` reads it from a position.
-    pub fn fold(
-        checkpoint: Option<&(Position, Checkpoint)>,
-        segments: &[Position],
-        read: impl FnOnce(Position) -> Reader,
-    ) -> Folded {
-        let first = segments.first().copied().unwrap_or_default();
-        let (ledger, as_of) = start_of(checkpoint, first);
-        // The page wants some history even right after a checkpoint.
-        let from = as_of.min(segments.last().copied().unwrap_or(as_of));
-        let mut folded = Folded { ledger, undecided: VecDeque::new(), latest: Latest::default() };
-        for entry in read(from) {
-            match entry {
-                Ok(entry) => folded.entry(&entry, as_of),
-                Err(damage) => tracing::error!(%damage, "the journal is damaged here"),
-            }
-        }
-        folded
-    }
-
-    fn entry(&mut self, entry: &Entry, as_of: Position) {
-        self.latest.apply(entry);
-        if entry.position < as_of && !matches!(entry.record, Record::Seen(_)) {
-            return;
-        }
-        match &entry.record {
-            Record::Seen(event) if self.ledger.awaits_decision(entry.position) => {
-                self.undecided.push_back((entry.position, event.clone()));
-            }
-            Record::Seen(_) => {}
-            other => self.ledger.apply(other),
-        }
-        let ledger = &self.ledger;
-        while self.undecided.front().is_some_and(|(at, _)| !ledger.awaits_decision(*at)) {
-            self.undecided.pop_front();
-        }
-    }
-}
-
-fn start_of(checkpoint: Option<&(Position, Checkpoint)>, first: Position) -> (Ledger, Position) {
-    let Some((at, checkpoint)) = checkpoint else { return (Ledger::default(), first) };
-    match Ledger::from_checkpoint(checkpoint) {
-        Ok(ledger) => (ledger, checkpoint.as_of),
-        Err(error) => {
-            tracing::error!(%at, %error, "the checkpoint cannot be read; reading everything");
-            (Ledger::default(), first)
-        }
-    }
-}
-
 async fn show_batches(timeline: Arc<Timeline>, mut batches: mpsc::UnboundedReceiver<Arc<[Entry]>>) {
     while let Some(batch) = batches.recv().await {
         timeline.batch(&batch);
@@ -478,91 +413,6 @@ async fn keep_house(
             }
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "old segments cannot be removed"),
-        }
-    }
-}
-
-/// Our keys, made at first start and kept with the data.
-struct Keys {
-    vapid: Arc<VapidKeys>,
-    receipt: Secret,
-}
-
-impl Keys {
-    fn load_or_make(store: &Path) -> Result<Keys, StartError> {
-        let path = store.join("vapid.pk8");
-        let (vapid, bytes) = match std::fs::read(&path) {
-            Ok(bytes) => (cannot!(VapidKeys::from_pkcs8(&bytes), "{}", path.display())?, bytes),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let (keys, bytes) = cannot!(VapidKeys::generate(), "cannot make VAPID keys")?;
-                cannot!(crate::files::replace(&path, &bytes), "cannot write {}", path.display())?;
-                (keys, bytes)
-            }
-            Err(error) => cannot!(Err(error), "cannot read {}", path.display())?,
-        };
-        // One file to back up: the receipts' key follows from the VAPID key.
-        let receipt = Secret::new(fingerprint(&format!("portero receipts {}", hex(&bytes))));
-        Ok(Keys { vapid: Arc::new(vapid), receipt })
-    }
-}
-
-/// The public key of the VAPID keys that are there already; empty before the first start.
-pub fn vapid_public_key(store: &Path) -> String {
-    let keys = std::fs::read(store.join("vapid.pk8")).ok();
-    let keys = keys.and_then(|bytes| VapidKeys::from_pkcs8(&bytes).ok());
-    keys.map_or(String::new(), |keys| keys.public_key().to_string())
-}
-
-/// How the command line reaches the running server: readable by the owner only.
-#[derive(Serialize, Deserialize)]
-pub struct Control {
-    /// The admin address.
-    pub admin: SocketAddr,
-    /// Opens the control calls.
-    pub token: String,
-}
-
-impl Control {
-    /// The running server's, if there is one.
-    pub fn read(store: &Path) -> Option<Control> {
-        serde_json::from_slice(&std::fs::read(store.join("control.json")).ok()?).ok()
-    }
-
-    fn write(&self, store: &Path) -> std::io::Result<()> {
-        crate::files::replace(&store.join("control.json"), &serde_json::to_vec(self)?)
-    }
-
-    fn remove(store: &Path) {
-        // The file is useless without the server; a leftover is overwritten at the next start.
-        let _ = std::fs::remove_file(store.join("control.json"));
-    }
-}
-
-/// Only one process may write the data; the system lets go of the lock when it dies.
-pub struct StoreLock(#[expect(dead_code, reason = "held, not read")] std::fs::File);
-
-impl StoreLock {
-    /// Whether a process works on the data right now.
-    pub fn is_held(store: &Path) -> bool {
-        // No file, no process; one that cannot be read belongs to somebody else's server.
-        match std::fs::File::open(store.join("lock")) {
-            Ok(file) => file.try_lock_shared().is_err(),
-            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
-        }
-    }
-
-    /// Takes the lock, making the data folder if it is missing.
-    pub fn take(store: &Path) -> Result<StoreLock, StartError> {
-        cannot!(OsDisk::create(store), "cannot make {}", store.display())?;
-        let path = store.join("lock");
-        let file = std::fs::File::options().create(true).append(true).open(&path);
-        let file = cannot!(file, "cannot open {}", path.display())?;
-        match file.try_lock() {
-            Ok(()) => Ok(StoreLock(file)),
-            Err(std::fs::TryLockError::WouldBlock) => Err(StartError::InUse(store.into())),
-            Err(std::fs::TryLockError::Error(error)) => {
-                cannot!(Err(error), "cannot lock {}", path.display())
-            }
         }
     }
 }

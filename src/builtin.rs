@@ -5,7 +5,8 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::{Action, ActionId, Lane, Message, PhoneId, Task, Urgency};
-use crate::event::Event;
+use crate::command::Command;
+use crate::event::{Event, EventId};
 use crate::record::{Decided, Looked, Position, Verdict};
 
 /// The event behind the page's "send a test" button; `data.phone` names the phone.
@@ -14,34 +15,33 @@ pub const TEST_EVENT: &str = "portero.test";
 /// Named as the rule in the journal and on the page.
 const TEST_RULE: &str = "test button (built in)";
 
+/// All that they do.
+const STEP: &str = "do[0]";
+
 /// A test that comes late tells nothing.
 const TEST_LIVES: SignedDuration = SignedDuration::from_mins(5);
 
+/// The event behind a command that a person gives; `data.command` is the [`Command`],
+/// `data.deadline` when it is void.
+pub const COMMAND_EVENT: &str = "portero.command";
+
+/// Named as the rule in the journal and on the page.
+const COMMAND_RULE: &str = "command by hand (built in)";
+
+/// The action that a [`COMMAND_EVENT`] of this id leads to.
+pub fn command_action(event: EventId, to: &str) -> ActionId {
+    ActionId::derive(event, COMMAND_RULE, STEP, to)
+}
+
 /// Decides about the events that are ours to decide about; `None` for all others.
 pub fn decide(event: &Arc<Event>, seen: Position, now: Timestamp) -> Option<Decided> {
-    if event.kind != TEST_EVENT {
-        return None;
-    }
-    let phone = PhoneId(event.data.get("phone")?.as_str()?.to_string());
-    let message = Message {
-        title: "Portero can reach this phone".into(),
-        body: "This is the test you asked for.".into(),
-        url: Some(format!("/#event={}", event.id)),
-        tag: Some("portero-test".into()),
-        urgency: Urgency::High,
-        ttl_s: u32::try_from(TEST_LIVES.as_secs()).unwrap_or(0),
-        ..Message::default()
-    };
-    let action = Action {
-        id: ActionId::derive(event.id, TEST_RULE, "do[0]", &phone.0),
-        rule: TEST_RULE.into(),
-        step: "do[0]".into(),
-        deadline: now + TEST_LIVES,
-        lane: Lane::Normal,
-        task: Task::Push { phone, message: Box::new(message) },
+    let action = match event.kind.as_str() {
+        TEST_EVENT => test(event, now)?,
+        COMMAND_EVENT => command(event)?,
+        _ => return None,
     };
     let looked = Looked {
-        rule: TEST_RULE.into(),
+        rule: action.rule.clone(),
         verdict: Verdict::Fired,
         why: String::new(),
         not_sent: Vec::new(),
@@ -55,5 +55,39 @@ pub fn decide(event: &Arc<Event>, seen: Position, now: Timestamp) -> Option<Deci
         looked: vec![looked],
         sets: Vec::new(),
         actions: vec![action],
+    })
+}
+
+fn test(event: &Event, now: Timestamp) -> Option<Action> {
+    let phone = PhoneId(event.data.get("phone")?.as_str()?.to_string());
+    let message = Message {
+        title: "Portero can reach this phone".into(),
+        body: "This is the test you asked for.".into(),
+        url: Some(format!("/#event={}", event.id)),
+        tag: Some("portero-test".into()),
+        urgency: Urgency::High,
+        ttl_s: u32::try_from(TEST_LIVES.as_secs()).unwrap_or(0),
+        ..Message::default()
+    };
+    Some(Action {
+        id: ActionId::derive(event.id, TEST_RULE, STEP, &phone.0),
+        rule: TEST_RULE.into(),
+        step: STEP.into(),
+        deadline: now + TEST_LIVES,
+        lane: Lane::Normal,
+        task: Task::Push { phone, message: Box::new(message) },
+    })
+}
+
+/// Its arguments were checked before the event was made.
+fn command(event: &Event) -> Option<Action> {
+    let command: Command = serde_json::from_value(event.data.get("command")?.clone()).ok()?;
+    Some(Action {
+        id: command_action(event.id, &command.to),
+        rule: COMMAND_RULE.into(),
+        step: STEP.into(),
+        deadline: event.data.get("deadline")?.as_str()?.parse().ok()?,
+        lane: Lane::Normal,
+        task: Task::Command(Box::new(command)),
     })
 }

@@ -2,6 +2,8 @@
 //! starts. Relative paths are relative to the config file. It opens nothing but the files that
 //! hold secrets.
 
+mod systems;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,10 +12,12 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use url::Url;
 
+pub use systems::Systems;
+
 use crate::delivery::push::vapid::Contact;
 use crate::journal;
 use crate::node::{Cursor, Given, Problem, Problems, Reader, SourceFile, Table};
-use crate::rules::House;
+use crate::rules::{House, System};
 use crate::secret::Secret;
 use crate::systems::netatmo;
 use crate::telemetry::LogFormat;
@@ -38,6 +42,8 @@ pub struct Config {
     pub rules: PathBuf,
     /// Netatmo accounts by the user's name for them.
     pub netatmo: BTreeMap<String, netatmo::Config>,
+    /// The other systems.
+    pub systems: Systems,
     /// The names that rules may use.
     pub house: House,
     /// How logs are written.
@@ -149,16 +155,19 @@ impl Decoder<'_> {
         let store = self.store(root.optional("store").and_then(Cursor::table));
         let push = push(root.optional("push").and_then(Cursor::table), &server.public_url);
         let rules = self.rules(root.optional("rules").and_then(Cursor::table));
-        let netatmo = self.netatmo(root.optional("netatmo"));
+        let netatmo = self.netatmo(root.optional("netatmo"), &server.public_url);
+        let systems = self.systems(&mut root, &netatmo);
         let people = people(root.optional("people"));
         let groups = groups(root.optional("groups"), &people);
         let time_zone = time_zone(root.optional("house").and_then(Cursor::table));
         let log = log(root.optional("log").and_then(Cursor::table));
         root.done();
-        let sources = netatmo.keys().map(|name| format!("netatmo/{name}")).collect();
-        let house = House { people, groups, sources, time_zone };
+        let webhooks = netatmo.keys().map(|name| format!("netatmo/{name}"));
+        let sources = webhooks.chain(systems.sources().into_keys()).collect();
+        let commanded = System::group(systems.sources());
+        let house = House { people, groups, sources, systems: commanded, time_zone };
         let missing = std::mem::take(&mut self.missing);
-        Config { server, store, push, rules, netatmo, house, log, missing }
+        Config { server, store, push, rules, netatmo, systems, house, log, missing }
     }
 
     fn server(&mut self, table: Option<Table<'_>>) -> Server {
@@ -219,20 +228,33 @@ impl Decoder<'_> {
         self.base.join(path.unwrap_or("rules"))
     }
 
-    fn netatmo(&mut self, at: Option<Cursor<'_>>) -> BTreeMap<String, netatmo::Config> {
+    fn netatmo(
+        &mut self,
+        at: Option<Cursor<'_>>,
+        public_url: &Url,
+    ) -> BTreeMap<String, netatmo::Config> {
         let mut accounts = BTreeMap::new();
         for (key, at) in at.and_then(Cursor::named).unwrap_or_default() {
             if !is_name(&key.name) {
                 at.reader().wrong(key.range.clone(), NAME_RULE);
             }
             if let Some(table) = at.table() {
-                accounts.insert(key.name.clone(), self.netatmo_account(at, table));
+                accounts.insert(
+                    key.name.clone(),
+                    self.netatmo_account(&key.name, at, table, public_url),
+                );
             }
         }
         accounts
     }
 
-    fn netatmo_account(&mut self, at: Cursor<'_>, mut table: Table<'_>) -> netatmo::Config {
+    fn netatmo_account(
+        &mut self,
+        name: &str,
+        at: Cursor<'_>,
+        mut table: Table<'_>,
+        public_url: &Url,
+    ) -> netatmo::Config {
         use netatmo::Signature::{IfPresent, Off, Require};
         let words = [("require", Require), ("if-present", IfPresent), ("off", Off)];
         let signature = table.optional("signature").and_then(|at| at.one_of(&words));
@@ -245,15 +267,14 @@ impl Decoder<'_> {
             );
         }
         let client_secret = secret.and_then(|at| self.secret(at));
-        // Read with the cloud API; named here so that one config serves both.
-        let _client_id = table.optional("client_id").and_then(Cursor::text);
+        let api = self.netatmo_api(name, &mut table, client_secret.clone(), public_url);
         let names = table.optional("names").and_then(Cursor::named).unwrap_or_default();
         let names = names
             .into_iter()
             .filter_map(|(key, at)| Some((key.name.clone(), at.text()?.to_string())))
             .collect();
         table.done();
-        netatmo::Config { client_secret, signature, names, api: None }
+        netatmo::Config { client_secret, signature, names, api }
     }
 
     /// Fetches a secret; one that is not there is noted, not fatal for `check`.
@@ -376,16 +397,18 @@ fn groups(at: Option<Cursor<'_>>, people: &BTreeSet<String>) -> BTreeMap<String,
 
 fn time_zone(table: Option<Table<'_>>) -> TimeZone {
     let Some(mut table) = table else { return TimeZone::system() };
-    let zone = table.optional("time_zone").and_then(|at| {
-        let name = at.text()?;
-        let zone = TimeZone::get(name).ok();
-        if zone.is_none() {
-            at.wrong_help(format!("`{name}` is no time zone"), "they look like Europe/Paris");
-        }
-        zone
-    });
+    let found = table.optional("time_zone").and_then(zone);
     table.done();
-    zone.unwrap_or_else(TimeZone::system)
+    found.unwrap_or_else(TimeZone::system)
+}
+
+fn zone(at: Cursor<'_>) -> Option<TimeZone> {
+    let name = at.text()?;
+    let zone = TimeZone::get(name).ok();
+    if zone.is_none() {
+        at.wrong_help(format!("`{name}` is no time zone"), "they look like Europe/Paris");
+    }
+    zone
 }
 
 fn log(table: Option<Table<'_>>) -> LogFormat {

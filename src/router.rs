@@ -11,6 +11,7 @@ use crate::action::{Action, PhoneId, Task};
 use crate::builtin;
 use crate::clock::Clock;
 use crate::delivery;
+use crate::delivery::commands::Commands;
 use crate::event::Event;
 use crate::event::Heard;
 use crate::intake::{Direct, Intake};
@@ -64,6 +65,8 @@ pub struct Router {
     pub journal: Journal,
     /// Where durable actions go.
     pub delivery: delivery::Handle,
+    /// Where commands to systems go.
+    pub commands: Commands,
     /// Where events that never reached the journal's index are counted off.
     pub intake: Intake,
     /// Stamps decisions.
@@ -186,10 +189,14 @@ impl Router {
                 continue; // Nothing to act upon, whether it is durable or not.
             }
             let (delivery, intake) = (self.delivery.clone(), self.intake.clone());
+            let commands = self.commands.clone();
             tokio::spawn(async move {
                 if let Err(error) = written.await {
                     tracing::error!(%error, "decisions are not durable; acting from memory");
-                    decisions.iter().for_each(|d| delivery.act(pushes(d)));
+                    for decided in &decisions {
+                        delivery.act(pushes(decided));
+                        commands.act_unjournaled(orders(decided));
+                    }
                     let emitted: Vec<Heard> = decisions.iter().flat_map(|d| emits(d)).collect();
                     // They were counted, but no batch will bring them; taking counts them anew.
                     intake.decided(emitted.len());
@@ -205,6 +212,7 @@ impl Router {
     fn act(&self, decided: &Decided) {
         if !decided.actions.is_empty() {
             self.delivery.act(pushes(decided));
+            self.commands.act(orders(decided));
         }
     }
 
@@ -228,6 +236,7 @@ impl Router {
             tokio::spawn(async move { intake.take(emitted).await });
         }
         self.delivery.act(pushes(&decided));
+        self.commands.act_unjournaled(orders(&decided));
     }
 
     /// Answers one message; a wish to drain is handed back.
@@ -313,6 +322,11 @@ impl Router {
 fn pushes(decided: &Decided) -> Vec<Action> {
     let pushes = decided.actions.iter().filter(|a| matches!(a.task, Task::Push { .. }));
     pushes.cloned().collect()
+}
+
+fn orders(decided: &Decided) -> Vec<Action> {
+    let orders = decided.actions.iter().filter(|a| matches!(a.task, Task::Command(_)));
+    orders.cloned().collect()
 }
 
 fn emits(decided: &Decided) -> impl Iterator<Item = Heard> {

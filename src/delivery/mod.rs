@@ -1,9 +1,10 @@
-//! Delivery: every action that must reach a phone, until it is settled. Each phone has its own
+//! Delivery: every action that must reach a phone or a system, until it is settled. Each has its own
 //! lane, so that one that hangs, throttles or refuses never delays another.
 //!
 //! * Every action taken ends in exactly one `Settled` record, or stays owed: what is unsettled at
 //!   a stop is handed in again as [`Setup::owed`] after the restart (at least once, until its
 //!   deadline).
+//! * Commands to systems ([`commands`]) have a lane for each system, by the rules of [`orders`].
 //! * The journal is not touched from here: outcomes go out through [`Setup::settle`].
 //! * An idle lane costs its subscription and nothing else; there is one task for all lanes, and
 //!   one for each attempt on its way.
@@ -12,6 +13,8 @@ pub mod attempt;
 pub mod push;
 pub mod lane;
 pub mod desk;
+pub mod orders;
+pub mod commands;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

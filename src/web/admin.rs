@@ -20,6 +20,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/healthz", web::get().to(healthz))
         .route("/readyz", web::get().to(readyz))
         .route("/metrics", web::get().to(metrics))
+        .route("/control/commands", web::post().to(super::commands::command))
         .route("/control/pair", web::post().to(pair))
         .route("/control/phones", web::get().to(list))
         .route("/control/phones", web::post().to(add))
@@ -124,7 +125,8 @@ async fn remove(
     Ok(HttpResponse::NoContent().finish())
 }
 
-fn allow(request: &HttpRequest, face: &Face) -> Result<(), ApiError> {
+/// Whether the request shows the control token.
+pub(super) fn allow(request: &HttpRequest, face: &Face) -> Result<(), ApiError> {
     let header = request.headers().get("authorization").and_then(|value| value.to_str().ok());
     let token = header.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or("");
     match face.control_token.matches(token) {

@@ -3,6 +3,7 @@
 
 pub mod admin;
 mod api;
+pub mod commands;
 pub mod hooks;
 mod pair;
 mod session;
@@ -10,7 +11,7 @@ mod stream;
 pub mod timeline;
 mod ui;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -22,6 +23,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::command::Spec;
+use crate::delivery::commands::Commands;
 use crate::delivery::push::endpoint::Policy;
 use crate::intake::Intake;
 use crate::journal::Journal;
@@ -60,6 +63,10 @@ pub struct Face {
     pub intake: Intake,
     /// For reading old events.
     pub journal: Journal,
+    /// Commands to systems.
+    pub commands: Commands,
+    /// Every system that the config names, and what it can be told.
+    pub sources: BTreeMap<String, &'static [Spec]>,
     /// The router's ear.
     pub router: mpsc::Sender<Message>,
     /// The router's view of phones and sessions.

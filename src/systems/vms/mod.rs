@@ -1,13 +1,18 @@
 //! aipix VMS: a video system with the block's intercoms, REST with a token. Facts:
 //! `protocols/vms.md` of the project's notes, after the vendor's pages and its own SDKs.
 
+pub mod wire;
+pub mod session;
+pub mod sim;
+mod client;
+mod commands;
+
 use std::time::Duration;
 
 use url::Url;
 
 use super::Certificate;
 use super::link::Link;
-use crate::command::Spec;
 use crate::secret::Secret;
 
 /// One `[vms.<name>]`.
@@ -31,10 +36,9 @@ pub struct Config {
     pub client: String,
 }
 
-/// What a VMS can be told.
-pub static COMMANDS: &[Spec] = &[];
+pub use self::commands::COMMANDS;
 
 /// Runs until Portero stops.
-pub async fn run(_config: Config, link: Link) {
-    link.stopping.cancelled().await;
+pub async fn run(config: Config, link: Link) {
+    client::run(config, link).await;
 }

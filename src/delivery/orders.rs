@@ -1,0 +1,308 @@
+//! The commands that wait for one system: in which order they go, when one is sent again and when
+//! it is given up. Pure: no clock, no I/O. One command is on its way at a time, so that "on" and
+//! "off" arrive in the order in which rules said them.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::action::{Action, ActionId, Lane, Outcome, Task};
+use crate::command::Repeat;
+use crate::record::Settled;
+use crate::systems::link::Reply;
+
+/// Commands that wait for one system, at most; a system that is away for a day must not fill the
+/// memory. Alarms may always wait.
+pub const WAITING_MAX: usize = 1000;
+/// The first wait before a command is sent again, doubling up to [`AGAIN_AFTER_MAX`].
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// The longest such wait.
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(30);
+
+/// Commands for one system.
+#[derive(Debug, Default)]
+pub struct Queue {
+    alarm: VecDeque<Job>,
+    normal: VecDeque<Job>,
+    on_way: Option<Job>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Job {
+    action: Action,
+    repeat: Repeat,
+    attempts: u32,
+    not_before: Timestamp,
+    /// Nobody knows whether an earlier attempt arrived.
+    may_have_left: bool,
+    last: String,
+}
+
+/// What is to be done now.
+#[derive(Debug, PartialEq)]
+pub enum Turn {
+    /// Send this one.
+    Send(Box<Action>),
+    /// Nothing before this moment.
+    Wait(Timestamp),
+    /// Nothing until something comes.
+    Idle,
+}
+
+// === impl Queue ===
+
+impl Queue {
+    /// A command that waits from now on; how it ended, if it may not.
+    pub fn push(&mut self, action: Action, now: Timestamp) -> Option<Settled> {
+        let Task::Command(command) = &action.task else { return None };
+        let repeat = command.repeat;
+        let job = Job {
+            repeat,
+            attempts: 0,
+            not_before: now,
+            may_have_left: false,
+            last: "not sent yet".into(),
+            action,
+        };
+        if self.closed {
+            return job.closed(now);
+        }
+        if job.action.lane != Lane::Alarm && self.normal.len() >= WAITING_MAX {
+            return Some(job.ended(Outcome::Refused { why: "too many commands wait".into() }, now));
+        }
+        self.lane(job.action.lane).push_back(job);
+        None
+    }
+
+    /// After a restart: nobody knows what became of a command that may be sent only once.
+    pub fn push_owed(&mut self, action: Action, now: Timestamp) -> Option<Settled> {
+        let Task::Command(command) = &action.task else { return None };
+        if command.repeat == Repeat::Never {
+            let why = "Portero was stopped before the answer came; it is not sent again".into();
+            return Some(settled(action.id, Outcome::Unknown { why }, 0, now));
+        }
+        self.push(action, now)
+    }
+
+    /// What has ended by itself, and what to do now.
+    pub fn turn(&mut self, now: Timestamp) -> (Vec<Settled>, Turn) {
+        let mut ended = Vec::new();
+        for lane in [&mut self.alarm, &mut self.normal] {
+            let (late, rest) =
+                std::mem::take(lane).into_iter().partition(|job: &Job| job.action.deadline <= now);
+            *lane = rest;
+            ended.extend(late.into_iter().map(|job: Job| job.too_late(now)));
+        }
+        if self.on_way.is_some() || self.closed {
+            return (ended, Turn::Idle);
+        }
+        let ready = |lane: &VecDeque<Job>| {
+            // A command that sets something keeps its place: what waits behind it may undo it.
+            let blocked =
+                lane.iter().position(|j| j.not_before > now && j.repeat != Repeat::Better);
+            let within = blocked.unwrap_or(lane.len());
+            lane.iter().take(within).position(|job| job.not_before <= now)
+        };
+        for lane in [&mut self.alarm, &mut self.normal] {
+            if let Some(job) = ready(lane).and_then(|at| lane.remove(at)) {
+                let action = Box::new(job.action.clone());
+                self.on_way = Some(job);
+                return (ended, Turn::Send(action));
+            }
+        }
+        let jobs = || self.alarm.iter().chain(&self.normal);
+        let wake = jobs().map(|job| job.not_before.max(now).min(job.action.deadline)).min();
+        (ended, wake.map_or(Turn::Idle, Turn::Wait))
+    }
+
+    /// How the one on its way went; its end and what the system answered, unless it is sent again.
+    pub fn answered(&mut self, reply: Reply, now: Timestamp) -> Option<(Settled, Value)> {
+        let mut job = self.on_way.take()?;
+        job.attempts += 1;
+        let outcome = match reply {
+            Reply::Done(value) => return Some((job.ended(Outcome::Done, now), value)),
+            Reply::Refused(why) => Outcome::Refused { why },
+            Reply::Unknown(why) if job.repeat == Repeat::Never => Outcome::Unknown { why },
+            Reply::Unknown(why) => {
+                job.may_have_left = true;
+                return self.again(job, why, now);
+            }
+            Reply::Unsent(why) => return self.again(job, why, now),
+        };
+        Some((job.ended(outcome, now), Value::Null))
+    }
+
+    /// Sends nothing more. What may be sent only once has ended with that; the rest is owed.
+    pub fn close(&mut self, now: Timestamp) -> Vec<Settled> {
+        self.closed = true;
+        let waiting = self.alarm.drain(..).chain(self.normal.drain(..));
+        waiting.filter_map(|job| job.closed(now)).collect()
+    }
+
+    /// Whether one is on its way.
+    pub fn is_busy(&self) -> bool {
+        self.on_way.is_some()
+    }
+
+    fn again(&mut self, mut job: Job, why: String, now: Timestamp) -> Option<(Settled, Value)> {
+        job.last = why;
+        let doubled = AGAIN_AFTER.saturating_mul(1 << (job.attempts - 1).min(10));
+        job.not_before = now + doubled.min(AGAIN_AFTER_MAX);
+        if self.closed {
+            return Some((job.closed(now)?, Value::Null));
+        }
+        if job.action.deadline <= job.not_before {
+            return Some((job.too_late(now), Value::Null));
+        }
+        let lane = self.lane(job.action.lane);
+        match job.repeat {
+            // Messages need no order among each other, and one must not hold up the rest.
+            Repeat::Better => lane.push_back(job),
+            Repeat::Never | Repeat::Harmless => lane.push_front(job),
+        }
+        None
+    }
+
+    fn lane(&mut self, lane: Lane) -> &mut VecDeque<Job> {
+        match lane {
+            Lane::Alarm => &mut self.alarm,
+            Lane::Normal => &mut self.normal,
+        }
+    }
+}
+
+impl Job {
+    fn ended(&self, outcome: Outcome, now: Timestamp) -> Settled {
+        settled(self.action.id, outcome, self.attempts, now)
+    }
+
+    fn too_late(self, now: Timestamp) -> Settled {
+        let outcome = match self.may_have_left {
+            true => Outcome::Unknown { why: self.last.clone() },
+            false => Outcome::Expired { last: self.last.clone() },
+        };
+        self.ended(outcome, now)
+    }
+
+    /// Its end when Portero stops before it was sent, if it must not wait for the next start.
+    fn closed(&self, now: Timestamp) -> Option<Settled> {
+        let why = "Portero stopped before it was sent".into();
+        (self.repeat == Repeat::Never).then(|| self.ended(Outcome::Refused { why }, now))
+    }
+}
+
+fn settled(action: ActionId, outcome: Outcome, attempts: u32, at: Timestamp) -> Settled {
+    Settled { action, outcome, attempts, at }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::command::Command;
+    use crate::event::{EventId, Trust};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds)
+    }
+
+    fn action(name: &str, repeat: Repeat, lane: Lane) -> Action {
+        let command = Command {
+            to: "emm/block".into(),
+            call: name.into(),
+            args: Default::default(),
+            repeat,
+            trust: Trust::Fresh,
+        };
+        Action {
+            id: ActionId::derive(EventId([0; 16]), name, "do[0]", "emm/block"),
+            rule: name.into(),
+            step: "do[0]".into(),
+            deadline: at(60),
+            lane,
+            task: Task::Command(Box::new(command)),
+        }
+    }
+
+    fn sent(queue: &mut Queue, now: i64) -> Option<String> {
+        match queue.turn(at(now)).1 {
+            Turn::Send(action) => Some(action.rule),
+            Turn::Wait(_) | Turn::Idle => None,
+        }
+    }
+
+    #[test]
+    fn alarms_go_first_and_one_at_a_time() {
+        let mut queue = Queue::default();
+        queue.push(action("light", Repeat::Harmless, Lane::Normal), at(0));
+        queue.push(action("smoke", Repeat::Better, Lane::Alarm), at(0));
+        assert_eq!(sent(&mut queue, 0).as_deref(), Some("smoke"));
+        assert_eq!(sent(&mut queue, 0), None);
+        let (end, value) = queue.answered(Reply::Done(Value::from(1)), at(1)).unwrap();
+        assert_eq!((end.outcome, value), (Outcome::Done, Value::from(1)));
+        assert_eq!(sent(&mut queue, 1).as_deref(), Some("light"));
+    }
+
+    #[test]
+    fn what_may_be_sent_once_is_never_sent_twice() {
+        let mut queue = Queue::default();
+        queue.push(action("open", Repeat::Never, Lane::Normal), at(0));
+        assert!(sent(&mut queue, 0).is_some());
+        let (end, _) = queue.answered(Reply::Unknown("cut".into()), at(1)).unwrap();
+        assert_eq!(end.outcome, Outcome::Unknown { why: "cut".into() });
+        assert_eq!(queue.turn(at(5)).1, Turn::Idle);
+        // Nor after a restart, whatever became of it.
+        let owed = queue.push_owed(action("open", Repeat::Never, Lane::Normal), at(6)).unwrap();
+        assert!(matches!(owed.outcome, Outcome::Unknown { .. }));
+        assert_eq!(queue.turn(at(6)).1, Turn::Idle);
+    }
+
+    #[test]
+    fn what_never_left_is_sent_when_it_can_be_and_ends_in_time() {
+        let mut queue = Queue::default();
+        queue.push(action("open", Repeat::Never, Lane::Normal), at(0));
+        sent(&mut queue, 0);
+        assert!(queue.answered(Reply::Unsent("not connected".into()), at(0)).is_none());
+        assert_eq!(queue.turn(at(0)).1, Turn::Wait(at(1)));
+        assert!(sent(&mut queue, 1).is_some());
+        queue.answered(Reply::Unsent("not connected".into()), at(1));
+        let (ended, turn) = queue.turn(at(60));
+        assert_eq!(ended[0].outcome, Outcome::Expired { last: "not connected".into() });
+        assert_eq!(turn, Turn::Idle);
+    }
+
+    #[test]
+    fn a_setting_keeps_its_place_and_a_message_does_not() {
+        let mut queue = Queue::default();
+        queue.push(action("on", Repeat::Harmless, Lane::Normal), at(0));
+        queue.push(action("off", Repeat::Harmless, Lane::Normal), at(0));
+        sent(&mut queue, 0);
+        queue.answered(Reply::Unknown("cut".into()), at(0));
+        assert_eq!(sent(&mut queue, 0), None);
+        assert_eq!(sent(&mut queue, 1).as_deref(), Some("on"));
+        queue.answered(Reply::Done(Value::Null), at(1));
+        assert_eq!(sent(&mut queue, 1).as_deref(), Some("off"));
+        queue.answered(Reply::Done(Value::Null), at(1));
+        queue.push(action("first", Repeat::Better, Lane::Alarm), at(2));
+        queue.push(action("second", Repeat::Better, Lane::Alarm), at(2));
+        sent(&mut queue, 2);
+        queue.answered(Reply::Unknown("cut".into()), at(2));
+        assert_eq!(sent(&mut queue, 2).as_deref(), Some("second"));
+    }
+
+    #[test]
+    fn closing_ends_what_may_be_sent_only_once_and_leaves_the_rest_owed() {
+        let mut queue = Queue::default();
+        queue.push(action("open", Repeat::Never, Lane::Normal), at(0));
+        queue.push(action("smoke", Repeat::Better, Lane::Alarm), at(0));
+        let ended = queue.close(at(1));
+        assert_eq!(ended.len(), 1);
+        assert!(matches!(ended[0].outcome, Outcome::Refused { .. }));
+        assert!(queue.push(action("late", Repeat::Never, Lane::Normal), at(1)).is_some());
+        assert!(queue.push(action("late", Repeat::Better, Lane::Normal), at(1)).is_none());
+    }
+}
