@@ -9,6 +9,7 @@ mod world;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Config, Feed};
@@ -25,7 +27,6 @@ use crate::secret::Secret;
 use crate::systems::Certificate;
 
 pub use house::{dim, measure, set, turn};
-pub use story::spawn_story;
 use world::{Word, World};
 
 /// The key that the simulator accepts.
@@ -33,15 +34,16 @@ pub const KEY: &str = "simulated-key";
 /// Frames waiting for one listener; one that takes none is cut off.
 const FRAMES_WAITING_MAX: usize = 4_096;
 
-/// A running simulator; it ends when dropped.
+/// A running simulator; it ends when dropped. What can be done with it is on [`Stage`].
 #[derive(Debug)]
 pub struct Sim {
-    shared: Arc<Shared>,
+    stage: Arc<Stage>,
     address: SocketAddr,
 }
 
+/// What is played, shared by the port, the story and whoever holds the [`Sim`].
 #[derive(Debug)]
-struct Shared {
+pub struct Stage {
     play: Mutex<Play>,
     clock: Clock,
     stop: CancellationToken,
@@ -123,9 +125,9 @@ impl Sim {
             questions: 0,
         };
         let stop = CancellationToken::new();
-        let shared = Arc::new(Shared { play: Mutex::new(play), clock, stop });
-        tokio::spawn(server::serve(listener, shared.clone()));
-        Ok(Sim { shared, address })
+        let stage = Arc::new(Stage { play: Mutex::new(play), clock, stop });
+        tokio::spawn(server::serve(listener, stage.clone()));
+        Ok(Sim { stage, address })
     }
 
     /// Where it is: `ws://127.0.0.1:…`.
@@ -146,6 +148,29 @@ impl Sim {
         })
     }
 
+    /// Makes plausible things happen, one every `pace`, until told to stop.
+    pub fn spawn_story(&self, pace: Duration, stop: CancellationToken) -> JoinHandle<()> {
+        tokio::spawn(story::tell(self.stage.clone(), pace, stop))
+    }
+}
+
+impl Deref for Sim {
+    type Target = Stage;
+
+    fn deref(&self) -> &Stage {
+        &self.stage
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        self.stage.stop.cancel();
+    }
+}
+
+// === impl Stage ===
+
+impl Stage {
     /// All objects of a feed, as they truly are.
     pub fn truth(&self, feed: Feed) -> BTreeMap<i64, Value> {
         self.play().world.objects(feed)
@@ -230,20 +255,6 @@ impl Sim {
         play.listeners.iter().filter(|l| l.feed == feed && !l.queue.is_closed()).count()
     }
 
-    fn play(&self) -> MutexGuard<'_, Play> {
-        self.shared.play()
-    }
-}
-
-impl Drop for Sim {
-    fn drop(&mut self) {
-        self.shared.stop.cancel();
-    }
-}
-
-// === impl Shared ===
-
-impl Shared {
     fn play(&self) -> MutexGuard<'_, Play> {
         let mut play = self.play.lock().unwrap_or_else(PoisonError::into_inner);
         play.world.now = local(&self.clock);

@@ -12,7 +12,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 
-use super::{FRAMES_WAITING_MAX, KEY, Listener, Out, Play, Shared};
+use super::{FRAMES_WAITING_MAX, KEY, Listener, Out, Play, Stage};
 use crate::systems::indigo::Feed;
 
 /// The longest head of a request.
@@ -21,33 +21,33 @@ const HEAD_BYTES_MAX: usize = 8 * 1024;
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// Takes connections until the simulator ends.
-pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+pub(super) async fn serve(listener: TcpListener, stage: Arc<Stage>) {
     loop {
         let accepted = tokio::select! {
             biased;
-            () = shared.stop.cancelled() => return,
+            () = stage.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         if let Ok((stream, _)) = accepted {
-            let (shared, stop) = (shared.clone(), shared.stop.clone());
+            let (stage, stop) = (stage.clone(), stage.stop.clone());
             tokio::spawn(async move {
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => {}
-                    () = connection(stream, shared) => {}
+                    () = connection(stream, stage) => {}
                 }
             });
         }
     }
 }
 
-async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+async fn connection(stream: TcpStream, stage: Arc<Stage>) {
     let Some(head) = peek_head(&stream).await else { return };
     if head.to_ascii_lowercase().contains("upgrade: websocket") {
-        upgrade(stream, &shared).await;
+        upgrade(stream, &stage).await;
     } else {
         // A client that goes away early is no concern of ours.
-        let _ = answer(stream, &shared).await;
+        let _ = answer(stream, &stage).await;
     }
 }
 
@@ -68,7 +68,7 @@ async fn peek_head(stream: &TcpStream) -> Option<String> {
     }
 }
 
-async fn upgrade(stream: TcpStream, shared: &Arc<Shared>) {
+async fn upgrade(stream: TcpStream, stage: &Arc<Stage>) {
     let mut feed = None;
     let check = |request: &Request, response: Response| {
         let header = request.headers().get("authorization").and_then(|value| value.to_str().ok());
@@ -76,7 +76,7 @@ async fn upgrade(stream: TcpStream, shared: &Arc<Shared>) {
         let named = Feed::ALL.into_iter().find(|feed| {
             request.uri().path().ends_with(&format!("/v2/api/ws/{}-feed", feed.as_str()))
         });
-        let play = shared.play();
+        let play = stage.play();
         let status = match named {
             _ if !is_allowed(header, query) => Some(401),
             None => Some(404),
@@ -95,7 +95,7 @@ async fn upgrade(stream: TcpStream, shared: &Arc<Shared>) {
     };
     let accepted = tokio_tungstenite::accept_hdr_async(stream, check).await;
     if let (Ok(socket), Some(feed)) = (accepted, feed) {
-        listen(socket, feed, shared).await;
+        listen(socket, feed, stage).await;
     }
 }
 
@@ -105,10 +105,10 @@ fn is_allowed(header: Option<&str>, query: &str) -> bool {
     in_query || header == Some(&format!("Bearer {KEY}"))
 }
 
-async fn listen(mut socket: WebSocketStream<TcpStream>, feed: Feed, shared: &Arc<Shared>) {
+async fn listen(mut socket: WebSocketStream<TcpStream>, feed: Feed, stage: &Arc<Stage>) {
     let (queue, mut out) = mpsc::channel(FRAMES_WAITING_MAX);
     {
-        let mut play = shared.play();
+        let mut play = stage.play();
         if feed == Feed::Log {
             for entry in play.world.last_log() {
                 let _ = queue.try_send(Out::Text(entry.to_string()));
@@ -127,13 +127,13 @@ async fn listen(mut socket: WebSocketStream<TcpStream>, feed: Feed, shared: &Arc
                 Some(Out::Binary(bytes)) => {
                     if socket.send(Message::binary(bytes)).await.is_err() { return }
                 }
-                Some(Out::Freeze) => return shared.stop.cancelled().await,
+                Some(Out::Freeze) => return stage.stop.cancelled().await,
                 Some(Out::Drop) | None => return,
             },
             heard = socket.next() => match heard {
                 Some(Ok(Message::Text(text))) => {
                     if let Some(queue) = own.upgrade() {
-                        hear(feed, &text, queue, shared);
+                        hear(feed, &text, queue, stage);
                     }
                 }
                 Some(Ok(_)) => {}
@@ -144,13 +144,13 @@ async fn listen(mut socket: WebSocketStream<TcpStream>, feed: Feed, shared: &Arc
 }
 
 /// What a client says over a feed.
-fn hear(feed: Feed, text: &str, queue: mpsc::Sender<Out>, shared: &Arc<Shared>) {
+fn hear(feed: Feed, text: &str, queue: mpsc::Sender<Out>, stage: &Arc<Stage>) {
     let Ok(Value::Object(message)) = serde_json::from_str(text) else {
         let error = json!({ "error": "invalid JSON", "request_body": text });
         let _ = queue.try_send(Out::Text(error.to_string()));
         return;
     };
-    let mut play = shared.play();
+    let mut play = stage.play();
     if message.get("message").and_then(Value::as_str) != Some("refresh") {
         if let Err(error) = command(&mut play, &message) {
             let _ = queue.try_send(Out::Text(error.to_string()));
@@ -169,10 +169,10 @@ fn hear(feed: Feed, text: &str, queue: mpsc::Sender<Out>, shared: &Arc<Shared>) 
         return;
     }
     let stale = play.mischief.stale_refresh.then(|| play.world.refresh(feed, &message));
-    let shared = shared.clone();
+    let stage = stage.clone();
     tokio::spawn(async move {
         tokio::time::sleep(slow).await;
-        let play = shared.play();
+        let play = stage.play();
         let answer = stale.unwrap_or_else(|| play.world.refresh(feed, &message));
         let _ = queue.try_send(Out::Text(answer.to_string()));
     });
@@ -185,7 +185,7 @@ fn command(play: &mut Play, message: &Map<String, Value>) -> Result<(), Value> {
     Ok(())
 }
 
-async fn answer(mut stream: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
+async fn answer(mut stream: TcpStream, stage: &Arc<Stage>) -> std::io::Result<()> {
     let Some((head, body)) = read_request(&mut stream).await? else { return Ok(()) };
     let mut words = head.split_whitespace();
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -196,8 +196,8 @@ async fn answer(mut stream: TcpStream, shared: &Arc<Shared>) -> std::io::Result<
     });
     let (status, body) = match (is_allowed(header, query), method, path) {
         (false, _, _) => (401, json!({ "error": "unauthorized" }).to_string()),
-        (true, "POST", path) if path.ends_with("/v2/api/command") => post(shared, &body),
-        (true, "GET", path) => get(shared, path),
+        (true, "POST", path) if path.ends_with("/v2/api/command") => post(stage, &body),
+        (true, "GET", path) => get(stage, path),
         _ => (404, json!({ "error": "not found" }).to_string()),
     };
     let head = format!(
@@ -234,8 +234,8 @@ async fn read_request(stream: &mut TcpStream) -> std::io::Result<Option<(String,
     }
 }
 
-fn post(shared: &Arc<Shared>, body: &[u8]) -> (u16, String) {
-    let mut play = shared.play();
+fn post(stage: &Arc<Stage>, body: &[u8]) -> (u16, String) {
+    let mut play = stage.play();
     if let Some(status) = play.mischief.no_http {
         return (status, "<html>no such service</html>".into());
     }
@@ -249,7 +249,7 @@ fn post(shared: &Arc<Shared>, body: &[u8]) -> (u16, String) {
     }
 }
 
-fn get(shared: &Arc<Shared>, path: &str) -> (u16, String) {
+fn get(stage: &Arc<Stage>, path: &str) -> (u16, String) {
     let kinds = [
         ("indigo.devices", Feed::Device),
         ("indigo.variables", Feed::Variable),
@@ -259,7 +259,7 @@ fn get(shared: &Arc<Shared>, path: &str) -> (u16, String) {
     let (kind, id) = path.split_once('/').unwrap_or((path, ""));
     let missing = (404, json!({ "error": "not found" }).to_string());
     let Some((_, feed)) = kinds.into_iter().find(|(name, _)| *name == kind) else { return missing };
-    let all = shared.play().world.objects(feed);
+    let all = stage.play().world.objects(feed);
     if id.is_empty() {
         return (200, Value::from(all.into_values().collect::<Vec<_>>()).to_string());
     }
