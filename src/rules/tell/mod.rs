@@ -263,4 +263,4 @@ fn commands(table: &'static [Spec]) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
