@@ -6,13 +6,8 @@ use crate::command::Command;
 use crate::event::{EventId, Trust};
 
 fn action(to: &str, call: &str, repeat: Repeat) -> Action {
-    let command = Command {
-        to: to.into(),
-        call: call.into(),
-        args: Map::new(),
-        repeat,
-        trust: Trust::Fresh,
-    };
+    let command =
+        Command { to: to.into(), call: call.into(), args: Map::new(), repeat, trust: Trust::Fresh };
     Action {
         id: ActionId::derive(EventId([1; 16]), call, "do[0]", to),
         rule: call.into(),
