@@ -55,6 +55,7 @@ pub const TYPES: &[&str] = &[
     "vms.intercom.renamed",
     "vms.intercom.appeared",
     "vms.intercom.gone",
+    "vms.certificate_changed",
 ];
 
 /// Runs until Portero stops.
