@@ -167,7 +167,8 @@ impl Session {
     fn send(&mut self, job: Job, out: &mut Vec<Output>) {
         let Some(token) = &self.kept.token else { return self.parked.push(job) };
         let ask = job.ask.clone().bearer(token);
-        self.ask(Pending { purpose: Purpose::Order(job), ask, redirects: 0 }, out);
+        let purpose = Purpose::Order(job);
+        self.ask(Pending { purpose, ask, redirects: 0, began: None }, out);
     }
 
     pub(super) fn order_answered(
