@@ -44,6 +44,9 @@ fn rules() {
 fn fibaro_wire() {
     replay("tests/fuzz/corpus/fibaro_wire", fibaro_wire::check);
     replay("fixtures/fibaro", fibaro_wire::check);
+}
+
+#[test]
 fn vms_wire() {
     replay("tests/fuzz/corpus/vms_wire", vms_wire::check);
     replay("fixtures/vms", vms_wire::check);
