@@ -6,6 +6,7 @@
 mod support;
 
 mod fibaro;
+mod indigo;
 mod vms;
 
 use std::time::Duration;
@@ -22,7 +23,7 @@ rules:
   - name: notes
     when: { type: "*" }
     do:
-      - set: { "told/{{ event.type }}": "{{ event.subject }}{% if event.caught_up %} (caught up){% endif %}" }
+      - set: { "told/{{ event.type }}": "{{ event.subject | default('-') }}{% if event.caught_up %} (caught up){% endif %}" }
 "#;
 
 /// A running house with one system in it.

@@ -3,7 +3,7 @@
 
 import { append, chip, fill, h, icon, picture } from "./dom.js";
 import {
-  clock, count, isCalm, kindOf, marksOf, moment, NOT_SENT, placeOf, PUSH_STEPS, commandState, commandState, pushState, TRUST, VERDICTS,
+  clock, count, isCalm, kindOf, marksOf, moment, NOT_SENT, placeOf, PUSH_STEPS, commandState, pushState, TRUST, VERDICTS,
 } from "./words.js";
 
 /** More pushes than this are counted in the summary line instead of named. */
