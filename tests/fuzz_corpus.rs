@@ -10,6 +10,8 @@ mod webhook;
 #[path = "fuzz/checks/rules.rs"]
 mod rules;
 
+#[path = "fuzz/checks/fibaro_wire.rs"]
+mod fibaro_wire;
 #[path = "fuzz/checks/vms_wire.rs"]
 mod vms_wire;
 
@@ -36,6 +38,12 @@ fn rules() {
     replay("rules", rules::check);
     replay("fixtures/rules/good", rules::check);
     replay("fixtures/rules/bad", rules::check);
+}
+
+#[test]
+fn fibaro_wire() {
+    replay("tests/fuzz/corpus/fibaro_wire", fibaro_wire::check);
+    replay("fixtures/fibaro", fibaro_wire::check);
 }
 
 #[test]

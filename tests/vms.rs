@@ -239,7 +239,7 @@ async fn commands_reach_the_vms() {
     let args = json!({ "intercom": "Home", "types": ["missed_intercom_call"], "per_page": 5 });
     let Reply::Done(calls) = order("calls", args).await else { panic!("no calls") };
     let id = calls["data"][0]["id"].to_string();
-    let Reply::Done(call) = order("call", json!({ "call": id })).await else { panic!("no call") };
+    let Reply::Done(call) = order("call", json!({ "id": id })).await else { panic!("no call") };
     assert_eq!(call["status"], "missed");
     assert!(matches!(order("events", json!({})).await, Reply::Done(_)));
 }

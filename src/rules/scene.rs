@@ -67,11 +67,10 @@ fn environment(undefined: UndefinedBehavior) -> Environment<'static> {
         Ok::<_, Error>(same)
     });
     env.add_function("state_age", |state: &State, path: &str| Ok(scene(state)?.state_age(path)));
-    env.add_function("state_trust", |state: &State, path: &str| {
-        let scene = scene(state)?;
-        let trust = scene.entry(path).map(|entry| Value::from(entry.trust.as_str()));
-        Ok::<_, Error>(trust.unwrap_or(Value::UNDEFINED))
-    });
+    env.add_function(
+        "state_trust",
+        |state: &State, path: &str| Ok(scene(state)?.state_trust(path)),
+    );
     env.add_function("between", |state: &State, from: &str, to: &str| {
         let (from, to) = (clock_time(from)?, clock_time(to)?);
         Ok::<_, Error>(is_between(scene(state)?.local_now().time(), from, to))
@@ -195,6 +194,12 @@ impl Scene {
             found = found.and_then(|value| value.get(&**name));
         }
         found.map_or(Value::UNDEFINED, json_value)
+    }
+
+    /// How far a state can be vouched for, or undefined.
+    pub fn state_trust(&self, path: &str) -> Value {
+        let trust = self.entry(path).map(|entry| Value::from(entry.trust.as_str()));
+        trust.unwrap_or(Value::UNDEFINED)
     }
 
     /// Seconds since a state was set, or undefined. A clock that went back makes no negative age.

@@ -101,6 +101,7 @@ pub const FIBARO: &[&str] = &[
     "fibaro.proximity",
     // Another certificate than the remembered one: the connection is refused until a person looks.
     "fibaro.certificate_changed",
+    "vms.certificate_changed",
 ];
 
 /// What an Indigo server's feeds become.

@@ -74,7 +74,8 @@ static INDIGO: [Spec; 2] = [
     },
 ];
 
-fn estate() -> House {
+/// A house with three kinds of systems.
+pub(in crate::rules) fn estate() -> House {
     let system = |names: &[&str], commands| System {
         names: names.iter().map(ToString::to_string).collect(),
         commands,

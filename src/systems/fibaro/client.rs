@@ -315,7 +315,7 @@ impl Driver {
             return Reply::Refused("only `certificate = \"pin-first\"` remembers one".into());
         }
         let given = args.get("fingerprint").and_then(Value::as_str);
-        let given = match given.map(fingerprint) {
+        let given = match given.map(super::fingerprint) {
             Some(None) => return Reply::Refused("`fingerprint` is no SHA-256".into()),
             given => given.flatten(),
         };
@@ -336,9 +336,4 @@ impl Driver {
         (self.refused, self.hurry) = (None, true);
         Reply::Done(json!({ "fingerprint": shown }))
     }
-}
-
-/// With or without `sha256:` before it.
-fn fingerprint(text: &str) -> Option<Fingerprint> {
-    tls::parse(text).or_else(|| tls::parse(&format!("sha256:{}", text.trim())))
 }

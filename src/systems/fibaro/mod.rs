@@ -15,6 +15,7 @@ use url::Url;
 
 use super::Certificate;
 use super::link::Link;
+use super::tls::{self, Fingerprint};
 use crate::secret::Secret;
 pub use commands::{COMMANDS, TRUST_CERTIFICATE};
 
@@ -49,4 +50,9 @@ pub async fn run(config: Config, link: Link) {
         tracing::warn!(source, key, "`names` has a key that names nothing; see docs/fibaro.md");
     }
     client::run(config, link).await;
+}
+
+/// A certificate's SHA-256 as people copy it, with or without `sha256:` before it.
+pub fn fingerprint(text: &str) -> Option<Fingerprint> {
+    tls::parse(text).or_else(|| tls::parse(&format!("sha256:{}", text.trim())))
 }

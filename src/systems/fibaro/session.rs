@@ -446,7 +446,8 @@ impl Session {
             Err(error) if error.is_missing_method() => {
                 self.lacks.insert("relay.state");
             }
-            Err(error) if error.is_token_trouble() => self.renew_by_login(now),
+            // Right after a login the token is not the trouble, whatever it says; logging in for
+            // it again would go round in circles.
             Err(error) => {
                 let (source, error) = (&self.setup.source, self.scrubbed_text(&error.to_string()));
                 tracing::warn!(source, relay, error, "the relay's state is not told");

@@ -100,7 +100,7 @@ pub static COMMANDS: &[Spec] = &[
     Spec {
         name: "call",
         about: "Shows how far one call has come",
-        args: &[Arg { name: "call", kind: Kind::Text, required: true, about: "its id" }],
+        args: &[Arg { name: "id", kind: Kind::Text, required: true, about: "its id" }],
         repeat: Repeat::Harmless,
         opens: false,
     },

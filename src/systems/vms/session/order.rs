@@ -112,7 +112,7 @@ impl Session {
             "intercoms" => self.asker.ask(Method::GET, "intercom", &[page(args)]),
             "events" => self.asker.ask(Method::GET, "intercom/events", &[page(args)]),
             "call" => {
-                let id = text(args, "call", "");
+                let id = text(args, "id", "");
                 let is_id = |c: char| c.is_ascii_alphanumeric() || c == '-';
                 if id.is_empty() || id.len() > CALL_ID_CHARS_MAX || !id.chars().all(is_id) {
                     return Err(Reply::Refused("a call's id is a number".into()));

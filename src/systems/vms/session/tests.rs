@@ -512,7 +512,7 @@ fn settings_change_by_patch_and_are_seen_at_once() {
     play.answer("/shows", 200, json!([home(true)]));
     play.order(2, "rename", json!({ "intercom": "Home", "title": "" }));
     play.answer("/intercom/180", 422, json!({ "errors": { "title": ["required"] } }));
-    play.order(3, "call", json!({ "call": "../x" }));
+    play.order(3, "call", json!({ "id": "../x" }));
     let replies = play.replies();
     assert_eq!(replies[0], (1, Reply::Done(json!({ "id": 180 }))));
     assert_eq!(replies[1], (2, Reply::Refused("422: `title` required".into())));
