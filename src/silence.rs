@@ -24,7 +24,7 @@ const GRACE_MOST: Duration = Duration::from_secs(10 * 60);
 /// that starts again and again would never say it. This long drivers may take in any case.
 const SETTLE: Duration = Duration::from_secs(60);
 /// How often is looked; the shortest silence worth an alarm lasts minutes.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The most that one look adds to a silence. More has passed only if the clock jumped or the
 /// machine slept, and then nobody was listening.
 const LOOK_ADDS_MOST: Duration = Duration::from_secs(60);

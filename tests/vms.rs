@@ -415,3 +415,61 @@ async fn a_clock_that_is_wrong_does_not_make_a_ring_old() {
     let ring = test.house.event("vms.ring", 2).await;
     assert!(ring.marks.caught_up);
 }
+
+/// TLS in front of a simulator, with a certificate that nobody signed.
+async fn tls_front(address: std::net::SocketAddr, sim: &Sim) -> (std::net::SocketAddr, String) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let der = made.cert.der().clone();
+    let sum = ring::digest::digest(&ring::digest::SHA256, &der);
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![der], key.into())
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(tls));
+    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+    let (at, url) = (listener.local_addr().unwrap(), sim.url());
+    let inner = format!("127.0.0.1:{}", url.port().unwrap());
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let (acceptor, inner) = (acceptor.clone(), inner.clone());
+            tokio::spawn(async move {
+                let Ok(mut outside) = acceptor.accept(socket).await else { return };
+                let Ok(mut inside) = tokio::net::TcpStream::connect(inner).await else { return };
+                let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
+            });
+        }
+    });
+    (at, format!("sha256:{}", portero::secret::hex(sum.as_ref())))
+}
+
+#[tokio::test]
+async fn another_certificate_is_refused_told_and_taken_by_hand() {
+    let any = "127.0.0.1:0".parse().unwrap();
+    let sim = Sim::start(Clock::system()).await.unwrap();
+    let (first, _) = tls_front(any, &sim).await;
+    let mut test = Test::with(|_, config| {
+        config.certificate = Certificate::PinFirst;
+        config.url = format!("https://localhost:{}", first.port()).parse().unwrap();
+    })
+    .await;
+    // Somebody else answers from now on, at another port since the first is taken.
+    let (second, pin) = tls_front(any, &sim).await;
+    test.config.url = format!("https://localhost:{}", second.port()).parse().unwrap();
+    test.restart(|_| ()).await;
+    let told = test.house.event("vms.certificate_changed", 1).await;
+    assert_eq!(told.data["seen"], pin);
+    assert_ne!(told.data["expected"], pin);
+    let link = test.link_is(false).await;
+    assert!(link["why"].as_str().unwrap().contains("another certificate"), "{link}");
+    let trust =
+        |pin: String| test.run.order(SOURCE, "trust_certificate", json!({ "fingerprint": pin }));
+    let wrong = trust(format!("sha256:{}", "00".repeat(32))).await;
+    assert!(matches!(wrong, Reply::Refused(_)), "{wrong:?}");
+    assert!(matches!(trust(pin).await, Reply::Done(_)));
+    test.link_is(true).await;
+    assert_eq!(test.house.events_of("vms.certificate_changed").len(), 1);
+}

@@ -8,6 +8,8 @@ mod login;
 mod order;
 mod poll;
 #[cfg(test)]
+mod property;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -80,7 +82,8 @@ pub enum Output {
 enum Purpose {
     Login,
     Poll(Task),
-    Order(Job),
+    /// Boxed: it holds the whole question, to ask it again.
+    Order(Box<Job>),
 }
 
 /// One question of the session's own.
@@ -241,7 +244,7 @@ impl Session {
         match pending.purpose {
             Purpose::Login => self.login_answered(got, now, &mut out),
             Purpose::Poll(task) => self.poll_answered(task, got, now, &mut out),
-            Purpose::Order(job) => self.order_answered(job, pending.ask, got, now, &mut out),
+            Purpose::Order(job) => self.order_answered(*job, pending.ask, got, now, &mut out),
         }
         self.pump(now, &mut out);
         out

@@ -167,7 +167,7 @@ impl Session {
     fn send(&mut self, job: Job, out: &mut Vec<Output>) {
         let Some(token) = &self.kept.token else { return self.parked.push(job) };
         let ask = job.ask.clone().bearer(token);
-        let purpose = Purpose::Order(job);
+        let purpose = Purpose::Order(Box::new(job));
         self.ask(Pending { purpose, ask, redirects: 0, began: None }, out);
     }
 

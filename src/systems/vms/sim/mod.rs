@@ -15,7 +15,7 @@ use actix_web::http::StatusCode;
 use actix_web::web::{Bytes, Data};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use jiff::SignedDuration;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use url::Url;
 
 pub use self::mischief::Mischief;
@@ -243,7 +243,7 @@ fn read(request: &HttpRequest, body: &[u8]) -> Received {
         headers: headers
             .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("").to_string()))
             .collect(),
-        body: serde_json::from_slice(body).unwrap_or_else(|_| json!(null)),
+        body: serde_json::from_slice(body).unwrap_or_default(),
         status: 0,
     }
 }

@@ -228,7 +228,7 @@ impl World {
     }
 
     fn one_call(&self, id: &str) -> Said {
-        let found = self.calls.iter().find(|call| call["id"].to_string() == id);
+        let found = self.calls.iter().find(|call| call["id"].as_u64() == id.parse().ok());
         found.map_or_else(not_found, |call| said(200, Value::Object(call.clone())))
     }
 
