@@ -1,9 +1,14 @@
 //! The FIBARO driver against the simulated intercom on a real socket, the session against
-//! transcripts, and both against chance.
+//! transcripts, both against chance, and the command line.
 
 #[path = "support/link.rs"]
 mod link;
 
+#[path = "support/mod.rs"]
+mod support;
+
+#[path = "fibaro/cli.rs"]
+mod cli;
 #[path = "fibaro/driver.rs"]
 mod driver;
 #[path = "fibaro/model.rs"]
