@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::event::{Event, Heard};
 use crate::intake::{Intake, own_event};
+use crate::record::{Becomes, Known, KnownChange};
 
 /// A source was not heard for as long as it may be silent.
 pub const SILENT: &str = "portero.source.silent";
@@ -174,10 +175,27 @@ pub async fn watch(intake: Intake, mut watch: Watch, stopping: CancellationToken
                 tracing::info!(source, "heard again");
             }
         }
-        if !raised.is_empty() {
-            intake.take(raised.into_iter().map(Heard::from).collect()).await;
+        for event in raised {
+            let known = known(&event);
+            intake.report(known, vec![Heard::from(event)]).await;
         }
     }
+}
+
+/// Where rules and the next start read that a source is silent: `<source>/silent`.
+pub fn path(source: &str) -> String {
+    format!("{source}/silent")
+}
+
+/// What a raised event makes known of its source.
+fn known(event: &Event) -> Option<Known> {
+    let source = event.subject.clone()?;
+    let to = match event.kind == SILENT {
+        true => Becomes::Is(Value::Object(event.data.clone())),
+        false => Becomes::Gone,
+    };
+    let changes = vec![KnownChange { path: path(&source), to }];
+    Some(Known { source, trust: event.trust, at: event.received, changes })
 }
 
 #[cfg(test)]

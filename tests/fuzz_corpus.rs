@@ -12,6 +12,8 @@ mod rules;
 
 #[path = "fuzz/checks/fibaro_wire.rs"]
 mod fibaro_wire;
+#[path = "fuzz/checks/vms_wire.rs"]
+mod vms_wire;
 
 /// Runs `check` on every file of a folder below the package.
 fn replay(folder: &str, check: fn(&[u8])) {
@@ -42,4 +44,10 @@ fn rules() {
 fn fibaro_wire() {
     replay("tests/fuzz/corpus/fibaro_wire", fibaro_wire::check);
     replay("fixtures/fibaro", fibaro_wire::check);
+}
+
+#[test]
+fn vms_wire() {
+    replay("tests/fuzz/corpus/vms_wire", vms_wire::check);
+    replay("fixtures/vms", vms_wire::check);
 }

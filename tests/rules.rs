@@ -163,6 +163,36 @@ fn documented_types_are_known() {
     assert!(unknown.is_empty(), "rules do not know {unknown:?}");
 }
 
+/// What `docs/rules.md` shows can be written, with the systems' own commands.
+#[test]
+fn the_documented_rules_load() {
+    let systems = System::group([
+        ("emm/block".to_string(), EMM.as_slice()),
+        ("fibaro/gate".to_string(), fibaro::COMMANDS),
+        ("indigo/house".to_string(), indigo::COMMANDS),
+        ("vms/block".to_string(), vms::COMMANDS),
+    ]);
+    let house = House { systems, ..house() };
+    let text = std::fs::read_to_string("docs/rules.md").unwrap();
+    let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let begin = "rules:\n  - name: x\n    when: { type: netatmo.ring }\n";
+    let whole = |block: &str| {
+        let inner: String = block.lines().map(|line| format!("    {line}\n")).collect();
+        match block.split(':').next() {
+            Some("rules") => Some(block.to_string()),
+            Some("do") => Some(format!("{begin}{inner}")),
+            Some("if") => Some(format!("{begin}{inner}    do: [ stop ]\n")),
+            _ => None,
+        }
+    };
+    let files: Vec<String> = blocks.filter_map(whole).collect();
+    assert_eq!(files.len(), 3);
+    for file in files {
+        let loaded = RuleSet::load(vec![SourceFile::new("docs/rules.md", file)], &house);
+        loaded.unwrap_or_else(|wrong| panic!("{}", wrong.render()));
+    }
+}
+
 /// A step's own keys stand beside the command's arguments.
 #[test]
 fn no_argument_is_called_like_a_steps_own_key() {

@@ -12,7 +12,7 @@ use portero::systems::http::Answer;
 use portero::systems::link::Reply;
 use portero::systems::vms::session::{Kept, Now, Output, Session};
 use portero::systems::vms::sim::{LOGIN, Mischief, PASSWORD, Sim};
-use portero::systems::vms::{Config, run};
+use portero::systems::vms::{self, Config, TYPES};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -58,7 +58,7 @@ impl Test {
         prepare(&sim, &mut config);
         let house = TestHouse::new().await;
         let (link, run) = house.link(SOURCE);
-        let driver = tokio::spawn(portero::systems::vms::run(config.clone(), link));
+        let driver = tokio::spawn(vms::run(config.clone(), link));
         let test = Test { sim, house, run, driver, config };
         test.until_learned().await;
         test
@@ -77,7 +77,7 @@ impl Test {
         meanwhile(&self.sim);
         let (link, run) = self.house.link(SOURCE);
         self.run = run;
-        self.driver = tokio::spawn(run_driver(self.config.clone(), link));
+        self.driver = tokio::spawn(vms::run(self.config.clone(), link));
     }
 
     async fn stop(&mut self) {
@@ -118,8 +118,13 @@ impl Test {
     }
 }
 
-async fn run_driver(config: Config, link: portero::systems::link::Link) {
-    run(config, link).await;
+#[test]
+fn the_page_describes_every_type_and_no_other() {
+    let page = include_str!("../docs/events.md");
+    let described = page.lines().filter_map(|line| line.strip_prefix("| `vms."));
+    let described: Vec<String> =
+        described.filter_map(|line| Some(format!("vms.{}", line.split_once('`')?.0))).collect();
+    assert_eq!(described, TYPES);
 }
 
 #[test]
@@ -234,7 +239,7 @@ async fn commands_reach_the_vms() {
     let args = json!({ "intercom": "Home", "types": ["missed_intercom_call"], "per_page": 5 });
     let Reply::Done(calls) = order("calls", args).await else { panic!("no calls") };
     let id = calls["data"][0]["id"].to_string();
-    let Reply::Done(call) = order("call", json!({ "call": id })).await else { panic!("no call") };
+    let Reply::Done(call) = order("call", json!({ "id": id })).await else { panic!("no call") };
     assert_eq!(call["status"], "missed");
     assert!(matches!(order("events", json!({})).await, Reply::Done(_)));
 }

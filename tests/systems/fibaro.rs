@@ -44,14 +44,12 @@ async fn the_door_opens_once_for_each_command_whatever_the_intercom_does() {
     estate.tell("fibaro/gate", "relay.open", json!({ "relay": 0 }));
     assert!(sim.truth().relays[0].openings <= 2);
     let before = sim.truth().relays[1].openings;
-    sim.behave(|manners| drop(manners.mute.insert("relay.open")));
+    sim.behave(|manners| {
+        manners.mute.insert("relay.open");
+    });
     let answer = estate.tell("fibaro/gate", "relay.open", json!({ "relay": 1 }));
     assert_eq!(answer["outcome"], "unknown", "{answer}");
     assert_eq!(sim.truth().relays[1].openings - before, 1);
-    assert_eq!(
-        sim.received("relay.open").len(),
-        sim.truth().received.iter().filter(|(k, _)| k == "relay.open").count()
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,11 +9,12 @@ use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Config;
+use super::commands::TRUST_CERTIFICATE;
 use super::session::{Kept, Now, Output, Session};
 use crate::secret::{hex, random};
 use crate::systems::http::{Answer, Ask, Fault, Http};
-use crate::systems::link::{Link, Order, Reply};
-use crate::systems::tls::{Tls, TlsError};
+use crate::systems::link::{self, Link, News, Order, Reply};
+use crate::systems::tls::{self, Fingerprint, Tls, TlsError};
 
 /// What [`Kept`] is kept as.
 const KEPT_AS: &str = "session";
@@ -40,6 +41,8 @@ struct Client {
     start: Instant,
     /// Whether the last token lies in its file.
     is_kept: bool,
+    /// The certificate that was refused last.
+    refused: Option<Fingerprint>,
 }
 
 /// Runs until Portero stops.
@@ -64,6 +67,7 @@ pub async fn run(config: Config, mut link: Link) {
         next_order: 0,
         start: Instant::now(),
         is_kept,
+        refused: None,
     };
     client.run().await;
 }
@@ -114,7 +118,10 @@ impl Client {
                         continue;
                     }
                 },
-                Some(got) = self.asks.join_next_with_id() => self.answered(got),
+                Some(got) = self.asks.join_next_with_id() => {
+                    self.look_at_certificate().await;
+                    self.answered(got)
+                }
                 () = sleep_until(wake) => self.session.tick(self.now()),
             };
             self.act(outputs).await;
@@ -127,6 +134,11 @@ impl Client {
     }
 
     fn order(&mut self, order: Order) -> Vec<Output> {
+        if order.command.call == TRUST_CERTIFICATE {
+            let given = order.command.args.get("fingerprint").and_then(|text| text.as_str());
+            let _ = order.reply.send(self.trust(given.unwrap_or_default()));
+            return Vec::new();
+        }
         self.next_order += 1;
         self.replies.insert(self.next_order, order.reply);
         self.session.order(self.next_order, &order.command, order.deadline, self.now())
@@ -145,6 +157,46 @@ impl Client {
             }
         };
         self.session.answered(id, got, self.now())
+    }
+
+    /// Tells once of each certificate that is refused.
+    async fn look_at_certificate(&mut self) {
+        let tls = self.polls.tls();
+        let Some(seen) = tls.take_refused().filter(|seen| self.refused != Some(*seen)) else {
+            return;
+        };
+        let expected = tls.wanted().map(|pin| tls::show(&pin)).unwrap_or_default();
+        self.refused = Some(seen);
+        let (source, seen) = (&self.link.source, tls::show(&seen));
+        let kind = "vms.certificate_changed";
+        let (trust, now) = (self.link.trust, self.link.clock.now());
+        let mut event = link::event(source, kind, &[&expected, &seen], trust, false, now);
+        event.data.insert("expected".into(), expected.into());
+        event.data.insert("seen".into(), seen.into());
+        self.link.tell(News { known: Vec::new(), events: vec![event.into()] }).await;
+    }
+
+    /// Takes the certificate that was refused, and no other.
+    fn trust(&mut self, given: &str) -> Reply {
+        let Some(given) = tls::parse(given) else {
+            return Reply::Refused("a fingerprint is `sha256:` and 64 digits".into());
+        };
+        let tls = self.polls.tls();
+        if tls.wanted() == Some(given) {
+            return Reply::Done("it is the trusted one already".into());
+        }
+        if self.refused != Some(given) {
+            return Reply::Refused("the VMS has not shown this certificate".into());
+        }
+        match tls.remember(given) {
+            Ok(true) => {
+                tracing::warn!(source = self.link.source, "a new certificate is trusted by hand");
+                self.refused = None;
+                Reply::Done("it is trusted from now on".into())
+            }
+            Ok(false) => Reply::Refused("only `certificate = \"pin-first\"` remembers one".into()),
+            Err(error) => Reply::Refused(format!("it cannot be kept: {error}")),
+        }
     }
 
     async fn act(&mut self, outputs: Vec<Output>) {

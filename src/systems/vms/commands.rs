@@ -16,6 +16,9 @@ const PAGE: Arg = Arg {
     about: "which page of the list, the first if not given",
 };
 
+/// The command that the driver does itself: take the VMS's new certificate.
+pub const TRUST_CERTIFICATE: &str = "trust_certificate";
+
 /// Every command of a VMS.
 pub static COMMANDS: &[Spec] = &[
     Spec {
@@ -97,7 +100,7 @@ pub static COMMANDS: &[Spec] = &[
     Spec {
         name: "call",
         about: "Shows how far one call has come",
-        args: &[Arg { name: "call", kind: Kind::Text, required: true, about: "its id" }],
+        args: &[Arg { name: "id", kind: Kind::Text, required: true, about: "its id" }],
         repeat: Repeat::Harmless,
         opens: false,
     },
@@ -107,5 +110,18 @@ pub static COMMANDS: &[Spec] = &[
         args: &[PAGE],
         repeat: Repeat::Harmless,
         opens: false,
+    },
+    // Who takes a stranger's certificate asks a stranger to open doors ever after.
+    Spec {
+        name: TRUST_CERTIFICATE,
+        about: "Takes the new certificate that the VMS shows since it was refused",
+        args: &[Arg {
+            name: "fingerprint",
+            kind: Kind::Text,
+            required: true,
+            about: "its SHA-256, as `vms.certificate_changed` told it",
+        }],
+        repeat: Repeat::Never,
+        opens: true,
     },
 ];

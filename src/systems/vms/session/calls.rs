@@ -174,7 +174,10 @@ impl Calls {
 }
 
 fn place(call: &Call, house: &House) -> Option<String> {
-    call.title.clone().or_else(|| call.intercom.map(|id| house.title(id)))
+    call.title
+        .clone()
+        .filter(|title| !title.is_empty())
+        .or_else(|| call.intercom.map(|id| house.title(id)))
 }
 
 /// What the state says of a call.

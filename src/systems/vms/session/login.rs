@@ -63,7 +63,7 @@ impl Session {
             return self.fail("no password is configured".into(), Some(REFUSED_WAIT), now, out);
         };
         let ask = self.asker.login(&self.config.login, &password, session);
-        self.ask(Pending { purpose: Purpose::Login, ask, redirects: 0 }, out);
+        self.ask(Pending { purpose: Purpose::Login, ask, redirects: 0, began: None }, out);
     }
 
     /// The token is no good any more.

@@ -36,6 +36,9 @@ const WAIT_LEAST: Duration = Duration::from_secs(1);
 const WAIT_MOST: Duration = Duration::from_secs(60);
 /// The longest `Retry-After` that is obeyed: a wrong one must not silence the bell for a day.
 const RETRY_AFTER_MOST: Duration = Duration::from_secs(15 * 60);
+/// A poll that fails sooner is asked once more at once: the server has just closed a connection
+/// that lay idle, which is no reason to call it down. One that fails later met something worse.
+const RETRY_WITHIN: Duration = Duration::from_secs(1);
 /// Redirects followed for one question; one leads from http to https, another to a new host name.
 const REDIRECTS_MAX: u8 = 3;
 
@@ -97,6 +100,8 @@ struct Pending {
     purpose: Purpose,
     ask: Ask,
     redirects: u8,
+    /// When it was asked; none if this is the second try of a poll.
+    began: Option<Duration>,
 }
 
 /// What is true while one answer is looked at.
@@ -229,6 +234,10 @@ impl Session {
                 return out;
             }
         }
+        if got.is_err() && self.may_retry(&pending, now) {
+            self.ask(Pending { began: None, ..pending }, &mut out);
+            return out;
+        }
         match pending.purpose {
             Purpose::Login => self.login_answered(got, now, &mut out),
             Purpose::Poll(task) => self.poll_answered(task, got, now, &mut out),
@@ -245,6 +254,13 @@ impl Session {
         Some(self.asker.logout().bearer(token))
     }
 
+    /// Whether this poll is worth another try at once.
+    fn may_retry(&self, pending: &Pending, now: Now) -> bool {
+        let is_soon = |began: Duration| now.run.saturating_sub(began) < RETRY_WITHIN;
+        let is_poll = matches!(pending.purpose, Purpose::Poll(_));
+        is_poll && self.up == Some(true) && pending.began.is_some_and(is_soon)
+    }
+
     /// Asks the same elsewhere, with the same method and body. Whoever answers 301 has done
     /// nothing; but what opens a door goes out late for no redirect.
     fn follow(&mut self, pending: &Pending, to: &str, now: Now, out: &mut Vec<Output>) -> bool {
@@ -259,7 +275,8 @@ impl Session {
             Purpose::Order(_) => return false,
         };
         let ask = Ask { url, ..pending.ask.clone() };
-        self.ask(Pending { purpose, ask, redirects: pending.redirects + 1 }, out);
+        let redirects = pending.redirects + 1;
+        self.ask(Pending { purpose, ask, redirects, began: pending.began }, out);
         true
     }
 

@@ -112,7 +112,7 @@ impl Session {
             "intercoms" => self.asker.ask(Method::GET, "intercom", &[page(args)]),
             "events" => self.asker.ask(Method::GET, "intercom/events", &[page(args)]),
             "call" => {
-                let id = text(args, "call", "");
+                let id = text(args, "id", "");
                 let is_id = |c: char| c.is_ascii_alphanumeric() || c == '-';
                 if id.is_empty() || id.len() > CALL_ID_CHARS_MAX || !id.chars().all(is_id) {
                     return Err(Reply::Refused("a call's id is a number".into()));
@@ -167,7 +167,8 @@ impl Session {
     fn send(&mut self, job: Job, out: &mut Vec<Output>) {
         let Some(token) = &self.kept.token else { return self.parked.push(job) };
         let ask = job.ask.clone().bearer(token);
-        self.ask(Pending { purpose: Purpose::Order(job), ask, redirects: 0 }, out);
+        let purpose = Purpose::Order(job);
+        self.ask(Pending { purpose, ask, redirects: 0, began: None }, out);
     }
 
     pub(super) fn order_answered(

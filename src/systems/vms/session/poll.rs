@@ -111,7 +111,8 @@ impl Session {
                 continue;
             }
             let ask = self.question(&task).bearer(&token);
-            return self.ask(Pending { purpose: Purpose::Poll(task), ask, redirects: 0 }, out);
+            let (purpose, began) = (Purpose::Poll(task), Some(now.run));
+            return self.ask(Pending { purpose, ask, redirects: 0, began }, out);
         }
     }
 

@@ -273,8 +273,11 @@ fn an_old_ring_is_caught_up_and_never_fresh() {
 fn after_a_gap_all_is_caught_up_by_the_same_ids() {
     let mut play = begun();
     play.wait(5);
-    play.got("/calls", Err(Fault::Unknown("no answer".into())));
-    assert_eq!(play.downs(), ["no answer: no answer"]);
+    // A connection that lay idle may have been closed just then: once more, at once.
+    play.got("/calls", Err(Fault::Unknown("closed".into())));
+    assert_eq!(play.downs(), [""; 0]);
+    play.got("/calls", Err(Fault::Unknown("closed".into())));
+    assert_eq!(play.downs(), ["no answer: closed"]);
     play.wait(2);
     let ring = call(2, "ring", "2026-11-21 12:00:06");
     play.answer("/calls", 200, calls(std::slice::from_ref(&ring)));
@@ -509,7 +512,7 @@ fn settings_change_by_patch_and_are_seen_at_once() {
     play.answer("/shows", 200, json!([home(true)]));
     play.order(2, "rename", json!({ "intercom": "Home", "title": "" }));
     play.answer("/intercom/180", 422, json!({ "errors": { "title": ["required"] } }));
-    play.order(3, "call", json!({ "call": "../x" }));
+    play.order(3, "call", json!({ "id": "../x" }));
     let replies = play.replies();
     assert_eq!(replies[0], (1, Reply::Done(json!({ "id": 180 }))));
     assert_eq!(replies[1], (2, Reply::Refused("422: `title` required".into())));
