@@ -11,6 +11,10 @@ mod support;
 mod cli;
 #[path = "fibaro/driver.rs"]
 mod driver;
+#[path = "fuzz/checks/fibaro_wire.rs"]
+mod fibaro_wire;
+#[path = "fibaro/frames.rs"]
+mod frames;
 #[path = "fibaro/model.rs"]
 mod model;
 #[path = "fibaro/transcripts.rs"]
