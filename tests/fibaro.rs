@@ -1,11 +1,20 @@
 //! The FIBARO driver against the simulated intercom on a real socket, the session against
-//! transcripts, and both against chance.
+//! transcripts, both against chance, and the command line.
 
 #[path = "support/link.rs"]
 mod link;
 
+#[path = "support/mod.rs"]
+mod support;
+
+#[path = "fibaro/cli.rs"]
+mod cli;
 #[path = "fibaro/driver.rs"]
 mod driver;
+#[path = "fuzz/checks/fibaro_wire.rs"]
+mod fibaro_wire;
+#[path = "fibaro/frames.rs"]
+mod frames;
 #[path = "fibaro/model.rs"]
 mod model;
 #[path = "fibaro/transcripts.rs"]

@@ -179,6 +179,7 @@ fn read_args(spec: &'static Spec, given: &[String]) -> anyhow::Result<Map<String
     Ok(args)
 }
 
+/// The value of one argument. An empty text is no secret.
 fn read_value(arg: &Arg, given: &str) -> anyhow::Result<Value> {
     let is_secret = matches!(arg.kind, Kind::Secret);
     let text = if given == "?" {
@@ -187,7 +188,7 @@ fn read_value(arg: &Arg, given: &str) -> anyhow::Result<Value> {
         std::env::var(name).with_context(|| format!("`{}`: {name} is not set", arg.name))?
     } else if let Some(path) = given.strip_prefix("@file:") {
         read_file(Path::new(path)).with_context(|| format!("`{}`: {path}", arg.name))?
-    } else if is_secret {
+    } else if is_secret && !given.is_empty() {
         bail!(
             "`{0}` is a secret, and command lines are seen by others: {0}=? asks for it, \
              {0}=@env:NAME and {0}=@file:PATH read it",
