@@ -10,6 +10,9 @@ mod webhook;
 #[path = "fuzz/checks/rules.rs"]
 mod rules;
 
+#[path = "fuzz/checks/indigo_wire.rs"]
+mod indigo_wire;
+
 /// Runs `check` on every file of a folder below the package.
 fn replay(folder: &str, check: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -33,4 +36,10 @@ fn rules() {
     replay("rules", rules::check);
     replay("fixtures/rules/good", rules::check);
     replay("fixtures/rules/bad", rules::check);
+}
+
+#[test]
+fn indigo_wire() {
+    replay("tests/fuzz/corpus/indigo_wire", indigo_wire::check);
+    replay("fixtures/indigo/transcripts", indigo_wire::check);
 }
