@@ -14,6 +14,8 @@ mod rules;
 mod fibaro_wire;
 #[path = "fuzz/checks/vms_wire.rs"]
 mod vms_wire;
+#[path = "fuzz/checks/indigo_wire.rs"]
+mod indigo_wire;
 
 /// Runs `check` on every file of a folder below the package.
 fn replay(folder: &str, check: fn(&[u8])) {
@@ -50,4 +52,10 @@ fn fibaro_wire() {
 fn vms_wire() {
     replay("tests/fuzz/corpus/vms_wire", vms_wire::check);
     replay("fixtures/vms", vms_wire::check);
+}
+
+#[test]
+fn indigo_wire() {
+    replay("tests/fuzz/corpus/indigo_wire", indigo_wire::check);
+    replay("fixtures/indigo/transcripts", indigo_wire::check);
 }

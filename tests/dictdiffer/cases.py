@@ -26,7 +26,7 @@ SCALARS = [
 
 def key(rng, odd):
     """A key; rarely the empty one, with which dictdiffer's own paths are ambiguous."""
-    if odd and rng.random() < 0.05:
+    if odd and rng.random() < 0.25:
         return ""
     return rng.choice(KEYS)
 

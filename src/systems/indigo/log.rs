@@ -31,8 +31,8 @@ const MESSAGE_BYTES_MAX: usize = 8 * 1024;
 #[derive(Debug)]
 pub struct Log {
     path: String,
-    /// The last entry that was there before Portero ever listened; nothing up to it is news. None
-    /// until the first connection.
+    /// When Portero first listened, by the server's clock and in the form of its timestamps;
+    /// nothing up to then is news.
     before: Option<String>,
     heard: VecDeque<[String; 3]>,
     connected: Option<Moment>,
@@ -58,21 +58,16 @@ impl Log {
         Log { path, before, heard: VecDeque::new(), connected: None, repeated: 0 }
     }
 
-    /// A new connection: repeated entries come first.
-    pub fn connected(&mut self, now: Moment) {
+    /// A new connection: repeated entries come first. Returns what to remember of the first one.
+    pub fn connected(&mut self, now: Moment, teller: &Teller) -> Option<KnownChange> {
         self.connected = Some(now);
         self.repeated = 0;
-    }
-
-    /// On the first connection ever, what was repeated is over at some time: from then on
-    /// everything is news. Returns what to remember of that.
-    pub fn tick(&mut self, now: Moment) -> Option<KnownChange> {
-        if self.before.is_some() || self.connected.is_none() || self.is_repeating(now) {
+        if self.before.is_some() {
             return None;
         }
-        let before = self.heard.back().map_or(String::new(), |[at, ..]| at.clone());
-        let marker = json!({ "before": before });
-        self.before = Some(before);
+        let local = teller.zone.to_datetime(now.at).strftime("%Y-%m-%dT%H:%M:%S%.6f").to_string();
+        self.before = Some(local.clone());
+        let marker = json!({ "before": local });
         Some(KnownChange { path: self.path.clone(), to: Becomes::Is(marker) })
     }
 
@@ -85,7 +80,6 @@ impl Log {
         teller: &Teller,
     ) -> Result<Option<Event>, &'static str> {
         let entry = Entry::read(object).ok_or("a log entry without message or timeStamp")?;
-        let is_first_visit = self.before.is_none() && self.is_repeating(now);
         let is_repeated = self.is_repeated(&entry, now, teller);
         self.repeated += 1;
         let key = [entry.at.clone(), entry.kind.clone(), entry.message.clone()];
@@ -97,7 +91,7 @@ impl Log {
         if self.heard.len() > HEARD_MAX {
             self.heard.pop_front();
         }
-        if is_first_visit || (is_repeated && is_old) {
+        if is_repeated && is_old {
             return Ok(None);
         }
         Ok(Some(entry.event(is_repeated, heard, teller)))
@@ -172,12 +166,17 @@ mod tests {
         Moment { at: start + up, up }
     }
 
+    fn teller() -> Teller {
+        let zone = TimeZone::get("Europe/Paris").unwrap();
+        Teller::new("indigo/house", Trust::Fresh, zone, at(0).at)
+    }
+
     /// An entry of this second after the start, in the server's zone.
     fn say(log: &mut Log, second: i64, now: i64) -> Option<Event> {
-        let zone = TimeZone::get("Europe/Paris").unwrap();
-        let teller = Teller::new("indigo/house", Trust::Fresh, zone.clone(), at(0).at);
-        let local = (at(0).at + SignedDuration::from_secs(second)).to_zoned(zone).datetime();
-        let entry = json!({"message": format!("m{second}"), "timeStamp": local.to_string(),
+        let teller = teller();
+        let moment = at(0).at + SignedDuration::from_secs(second);
+        let local = teller.zone.to_datetime(moment).to_string();
+        let entry = json!({"message": format!("m{second}"), "timeStamp": local,
             "typeStr": "Error", "typeVal": 1});
         let heard = Heard { at: at(now).at, raw: Vec::new() };
         log.entry(&entry, heard, at(now), &teller).unwrap()
@@ -186,25 +185,24 @@ mod tests {
     #[test]
     fn the_first_visit_ever_tells_nothing_old() {
         let mut log = Log::new("indigo/house", &[]);
-        log.connected(at(0));
+        let known = log.connected(at(0), &teller()).unwrap();
+        let before = json!({ "before": "2026-11-21T11:00:00.000000" });
+        assert_eq!(known.to, Becomes::Is(before));
         for second in -60..-35 {
             assert_eq!(say(&mut log, second, 0), None);
         }
-        assert!(log.tick(at(3)).is_some());
         let event = say(&mut log, 5, 5).unwrap();
         assert!(!event.marks.caught_up && event.trust == Trust::Fresh);
         assert_eq!(event.data["level"], "error");
         assert_eq!(event.time, Some(at(5).at));
-        assert_eq!(log.tick(at(9)), None);
     }
 
     #[test]
     fn after_a_gap_only_what_was_missed_is_told_as_caught_up() {
         let mut log = Log::new("indigo/house", &[]);
-        log.connected(at(0));
-        log.tick(at(3));
+        log.connected(at(0), &teller());
         assert!(say(&mut log, 5, 5).is_some());
-        log.connected(at(100));
+        assert_eq!(log.connected(at(100), &teller()), None);
         assert_eq!(say(&mut log, 5, 100), None);
         assert!(say(&mut log, 50, 100).unwrap().marks.caught_up);
         // Late on a slow line, and still an old one.
@@ -214,15 +212,16 @@ mod tests {
 
     #[test]
     fn a_restart_does_not_make_news_of_what_was_before_the_first_visit() {
-        let zone = TimeZone::get("Europe/Paris").unwrap();
-        let before = at(90).at.to_zoned(zone).datetime().to_string();
-        let known = [("indigo/house/feed/log".to_string(), json!({ "before": before }))];
-        let mut log = Log::new("indigo/house", &known);
-        log.connected(at(100));
+        let mut first = Log::new("indigo/house", &[]);
+        let Some(KnownChange { path, to: Becomes::Is(marker) }) =
+            first.connected(at(90), &teller())
+        else {
+            panic!("nothing to remember")
+        };
+        let mut log = Log::new("indigo/house", &[(path, marker)]);
+        log.connected(at(100), &teller());
         assert_eq!(say(&mut log, 90, 100), None);
         let missed = say(&mut log, 95, 100).unwrap();
-        let mut other = Log::new("indigo/house", &known);
-        other.connected(at(93));
-        assert_eq!(say(&mut other, 95, 95).unwrap().id, missed.id, "live and caught up are one");
+        assert_eq!(say(&mut first, 95, 95).unwrap().id, missed.id, "live and caught up are one");
     }
 }

@@ -171,7 +171,7 @@ fn check_depth(value: &Value, above: usize) -> Result<(), Misfit> {
 }
 
 /// How deep a value is. The parser has limited it, so recursion is safe.
-fn depth(value: &Value) -> usize {
+pub fn depth(value: &Value) -> usize {
     match value {
         Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
         Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),

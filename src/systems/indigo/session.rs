@@ -110,7 +110,12 @@ impl Session {
                 sync.connected(now);
                 out.extend(sync.due(now).into_iter().map(|text| Output::Send(feed, text)));
             }
-            None => self.log.connected(now),
+            None => {
+                let known: Vec<_> = self.log.connected(now, &self.teller).into_iter().collect();
+                if !known.is_empty() {
+                    out.push(Output::Tell(News { known, events: Vec::new() }));
+                }
+            }
         }
         out.push(self.link());
         out
@@ -187,9 +192,6 @@ impl Session {
                 out.push(Output::Close(*feed, "a question was not answered".into()));
             }
             out.extend(sync.due(now).into_iter().map(|text| Output::Send(*feed, text)));
-        }
-        if let Some(change) = self.log.tick(now) {
-            out.push(Output::Tell(News { known: vec![change], events: Vec::new() }));
         }
         out
     }

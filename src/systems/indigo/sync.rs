@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::mirror::{Mirror, name_of};
-use super::patch::Patch;
+use super::patch::{DEPTH_MAX, Patch, depth};
 use super::reconcile::{Step, replay, settle};
 use super::requests::Requests;
 use super::wire::{Message, Refresh, id_of};
@@ -355,6 +355,10 @@ impl Sync {
         let is_full = self.mirror.objects().len() >= OBJECTS_MAX && self.mirror.get(id).is_none();
         if new.is_some() && is_full {
             return out.bad.push(format!("more than {OBJECTS_MAX} objects"));
+        }
+        // What is written around it must still be readable.
+        if new.as_ref().is_some_and(|object| depth(object) > DEPTH_MAX) {
+            return out.bad.push(format!("an object deeper than {DEPTH_MAX}"));
         }
         let mut known = Vec::new();
         let old = match &new {

@@ -94,7 +94,8 @@ impl World {
     pub fn log(&mut self, kind: &str, level: i64, message: &str) -> Word {
         // A time of its own for every line.
         self.ticks += 1;
-        let at = format!("{}.{:06}", self.stamp(), self.ticks % 1_000_000);
+        let micros = i64::from(self.now.subsec_nanosecond()) / 1_000 + self.ticks % 1_000;
+        let at = format!("{}.{micros:06}", self.stamp());
         let entry =
             json!({ "message": message, "timeStamp": at, "typeStr": kind, "typeVal": level });
         let word =
@@ -164,7 +165,7 @@ impl World {
     }
 
     fn stamp(&self) -> String {
-        self.now.round(jiff::Unit::Second).unwrap_or(self.now).to_string()
+        self.now.strftime("%Y-%m-%dT%H:%M:%S").to_string()
     }
 }
 
