@@ -136,10 +136,17 @@ impl Alarms {
             && !is_older(alarm.active_time, known.active_time)
             && let Some(known) = self.active.remove(&alarm.id)
         {
-            self.remember_end(alarm.id, &known);
+            self.remember_end(known.ended(alarm.id));
             return tell(known.key, Some(State::Gone));
         }
-        tell(self.ended_key(alarm).unwrap_or_else(|| pushed_key(alarm)), None)
+        if let Some(key) = self.ended_key(alarm) {
+            return tell(key, None);
+        }
+        // Its beginning may still come: told late, it raises nothing any more.
+        let key = pushed_key(alarm);
+        let (active_time, msg_id) = (alarm.active_time, alarm.msg_id);
+        self.remember_end(Ended { id: alarm.id, key: key.clone(), active_time, msg_id });
+        tell(key, None)
     }
 
     /// The list of active alarms. Only if it is the whole one, what is missing in it is over.
@@ -175,7 +182,7 @@ impl Alarms {
 
     fn conclude_end(&mut self, id: i64) -> Option<Change> {
         let known = self.active.remove(&id)?;
-        self.remember_end(id, &known);
+        self.remember_end(known.ended(id));
         let mut data = known.data;
         data.insert("cleared".into(), true.into());
         let mut change = Change::told(id, known.key, true, data, Some(State::Gone));
@@ -183,12 +190,11 @@ impl Alarms {
         Some(change)
     }
 
-    fn remember_end(&mut self, id: i64, known: &Episode) {
+    fn remember_end(&mut self, ended: Ended) {
         if self.ended.len() == ENDED_MAX {
             self.ended.pop_front();
         }
-        let (active_time, msg_id) = (known.active_time, known.msg_id);
-        self.ended.push_back(Ended { id, key: known.key.clone(), active_time, msg_id });
+        self.ended.push_back(ended);
     }
 
     /// The key of the ended activation that this is a copy of. Without a moment or a message in
@@ -219,6 +225,11 @@ impl Change {
 // === impl Episode ===
 
 impl Episode {
+    fn ended(&self, id: i64) -> Ended {
+        let (active_time, msg_id) = (self.active_time, self.msg_id);
+        Ended { id, key: self.key.clone(), active_time, msg_id }
+    }
+
     fn state(&self) -> Value {
         let mut value = self.data.clone();
         value.insert("key".into(), self.key.clone().into());
@@ -348,6 +359,10 @@ mod tests {
         alarms.pushed(&pushed(1, 60, false), at(80));
         assert_eq!(alarms.pushed(&pushed(1, 5, true), at(81))[0].state, None);
         assert_eq!(alarms.active.len(), 1);
+        // The end before the beginning, as a reordered batch tells them.
+        let end = alarms.pushed(&pushed(2, 90, true), at(95));
+        let begin = alarms.pushed(&pushed(2, 90, false), at(95));
+        assert_eq!((end[0].key.clone(), begin[0].state.clone()), (begin[0].key.clone(), None));
     }
 
     #[test]

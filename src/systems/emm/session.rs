@@ -6,6 +6,7 @@
 
 mod doing;
 mod hearing;
+mod login;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +15,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::Method;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use url::Url;
 
@@ -26,19 +26,16 @@ use super::recipients::Recipient;
 use super::wire::{self, Problem};
 use crate::command::Command;
 use crate::event::{EventId, Trust};
-use crate::secret::{Secret, fingerprint};
+use crate::secret::Secret;
 use crate::systems::backoff::Backoff;
 use crate::systems::http::{Answer, Ask, Content, Fault};
 use crate::systems::link::{News, Reply, UnreadBody};
 use doing::Pending;
 use hearing::Look;
+pub use login::Kept;
 
 /// Waits after a failure: short first, since an EMM restarts in seconds.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-
-/// Waits after a refused login: a licence with few sessions must not be hammered, and a wrong
-/// password must not lock the user out.
-const LOGIN_RETRY: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
 
 /// How often the subscription is looked at, which is also the sign of life between rare polls:
 /// with the limit for one answer, a dead peer is found within a minute.
@@ -124,22 +121,6 @@ pub struct Call {
     pub ask: Ask,
     /// What it answers is gone afterwards: the body is to be kept before it is read.
     pub drains: bool,
-}
-
-/// A session as it is kept over a crash, so that it can be used again or released.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Kept {
-    /// The token.
-    token: String,
-    /// Whose: a fingerprint of address and user.
-    of: String,
-}
-
-/// The token must not be seen.
-impl std::fmt::Debug for Kept {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Kept(hidden)")
-    }
 }
 
 /// What a call is about.
@@ -238,7 +219,7 @@ impl Session {
         };
         let below = format!("{source}/alarm/");
         let alarms = known.iter().filter(|(path, _)| path.starts_with(&below));
-        let kept = kept.filter(|kept| kept.of == whose(&config)).map(|kept| kept.token);
+        let token = kept.and_then(|kept| kept.token_for(&config));
         Session {
             alarms: Alarms::restore(alarms.map(|(_, value)| value.clone())),
             mark: at("inbox").and_then(Mark::restore),
@@ -248,7 +229,7 @@ impl Session {
                 .filter(|v| v["silenced"] == true)
                 .and_then(|v| Some(v.get("since")?.as_str()?.to_string())),
             password: config.password.clone(),
-            token: kept.map(Secret::new),
+            token,
             generation: 0,
             may_relogin: true,
             phase: Phase::Out { until: Duration::ZERO, why: "not yet connected".into() },
@@ -259,7 +240,7 @@ impl Session {
             calls: BTreeMap::new(),
             next_call: 0,
             trouble: Backoff::new(RETRY.0, RETRY.1, seed),
-            refused: Backoff::new(LOGIN_RETRY.0, LOGIN_RETRY.1, seed),
+            refused: Backoff::new(login::RETRY.0, login::RETRY.1, seed),
             pages_in_a_row: 0,
             orders: BTreeMap::new(),
             recipients: Vec::new(),
@@ -458,100 +439,6 @@ impl Session {
         let secrets = secrets.into_iter().flatten().filter(|secret| !secret.expose().is_empty());
         secrets.fold(why.to_string(), |why, secret| why.replace(secret.expose(), "(hidden)"))
     }
-
-    fn log_in(&mut self, now: Moment) {
-        let Some(password) = self.password.clone() else {
-            return self.out_for(now, LOGIN_RETRY.1, "the config has no password".into());
-        };
-        let form = vec![
-            ("username".into(), self.config.username.clone()),
-            ("password".into(), password.expose().to_string()),
-        ];
-        self.phase = Phase::LoggingIn;
-        let request = Request { form, ..act("tokens/generatetoken") };
-        self.ask(What::Login, &request);
-    }
-
-    fn logged_in(&mut self, answer: Result<Answer, Fault>, now: Moment) {
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(fault) => return self.fail(now, format!("login: {fault}")),
-        };
-        let read = wire::answer(answer.status, &answer.content_type, &answer.body);
-        let why = match read {
-            Ok(read) => match read.value.get("token").and_then(wire::text) {
-                Some(token) if !token.trim().is_empty() => return self.has_token(token),
-                _ => "login: the answer has no token".to_string(),
-            },
-            Err(Problem::Status(status @ 500.., _)) => {
-                return self.fail(now, format!("login: HTTP {status}"));
-            }
-            Err(problem) => format!("login: {problem}"),
-        };
-        let wait = self.refused.next_wait().max(answer.retry_after.unwrap_or_default());
-        self.out_for(now, wait, why);
-    }
-
-    fn has_token(&mut self, token: String) {
-        let kept = Kept { token: token.clone(), of: whose(&self.config) };
-        self.out.push(Output::Keep(Some(kept)));
-        self.token = Some(Secret::new(token));
-        self.generation += 1;
-        self.may_relogin = false;
-        self.phase = Phase::In;
-        // Nobody knows what happened to the old session's changes.
-        self.gap = true;
-        (self.due.check, self.due.look) = (Duration::ZERO, Duration::ZERO);
-        self.doubts_end();
-    }
-
-    /// The token is refused: once a new one is asked for; if that is refused too, it is not the
-    /// token, and the session is given back instead of using up the licence.
-    fn token_refused(&mut self, why: &str, now: Moment) {
-        self.look = None;
-        if self.may_relogin {
-            self.token = None;
-            self.out.push(Output::Keep(None));
-            return self.log_in(now);
-        }
-        self.give_back();
-        let wait = self.refused.next_wait();
-        self.out_for(now, wait, format!("refused right after login: {why}"));
-    }
-
-    /// Releases the session and forgets it.
-    fn give_back(&mut self) {
-        if self.token.is_some() {
-            self.ask(What::Release, &act("tokens/releaseToken"));
-            self.token = None;
-            self.out.push(Output::Keep(None));
-        }
-    }
-
-    fn stop(&mut self) {
-        if std::mem::replace(&mut self.is_stopping, true) {
-            self.release();
-        }
-        self.give_up_waiting("Portero stops");
-    }
-
-    /// Releases the session at the end; it is forgotten only when that is certain.
-    fn release(&mut self) {
-        let is_asked = self.calls.values().any(|(what, _)| *what == What::Release);
-        if self.token.is_some() && !is_asked {
-            self.ask(What::Release, &act("tokens/releaseToken"));
-        }
-    }
-
-    fn released(&mut self, answer: Result<Answer, Fault>) {
-        if self.is_stopping {
-            self.token = None;
-            // A refused token is no session either. Otherwise the next start uses it again.
-            if answer.is_ok_and(|answer| answer.status < 500) {
-                self.out.push(Output::Keep(None));
-            }
-        }
-    }
 }
 
 /// A GET without parameters.
@@ -572,8 +459,4 @@ fn address(base: &Url, request: &Request) -> Url {
     url.set_path(&format!("{}/api/{}", base.path().trim_end_matches('/'), request.path));
     url.query_pairs_mut().clear().append_pair("f", "json").extend_pairs(&request.query);
     url
-}
-
-fn whose(config: &Config) -> String {
-    fingerprint(&format!("{} {}", config.url, config.username))
 }

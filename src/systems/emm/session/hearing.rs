@@ -145,7 +145,8 @@ impl Session {
         }
     }
 
-    fn set_inbox(&self, news: &mut News) {
+    fn set_inbox(&mut self, news: &mut News) {
+        self.told_unread = Some(self.unread);
         if let Some(mark) = self.mark {
             news.set(format!("{}/inbox", self.source), inbox::state(mark, self.unread));
         }
@@ -306,7 +307,6 @@ impl Session {
             queued: newest.queued.max(mark.queued),
         }));
         if before.0 != self.mark || !news.is_empty() || self.told_unread != Some(self.unread) {
-            self.told_unread = Some(self.unread);
             self.set_inbox(&mut news);
         }
         self.tell(news);
