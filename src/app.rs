@@ -43,6 +43,7 @@ use crate::reload::{Reloader, RulesStatus, Started};
 use crate::router::{Inbox, Message, Router, View};
 use crate::rules::RuleSet;
 use crate::secret::random_token;
+use crate::silence;
 use crate::systems::netatmo::health::{BadSignatures, BanWatch};
 use crate::systems::netatmo::session::Session;
 use crate::systems::tls;
@@ -266,6 +267,8 @@ impl Core {
         let indexer = Indexer::new(index.clone(), intake.clone());
         let indexer = tokio::spawn(indexer.run(journal.subscribe(), indexing.clone()));
         let timeline = Arc::new(Timeline::new(latest));
+        let heard = timeline.sources().into_iter().map(|(name, at, _)| (name, at));
+        let watch = systems::silence(config, &ledger, &heard.collect::<Vec<_>>());
         tokio::spawn(show_batches(timeline.clone(), journal.subscribe()));
         let delivery = start_delivery(config, keys, &ledger, &journal, clock)?;
         let drivers = Drivers::new(config);
@@ -276,7 +279,8 @@ impl Core {
             clock: clock.clone(),
             settle: Box::new(move |records| drop(settle.submit(records))),
         });
-        let drivers = drivers.start(&config.store.path, &ledger, &intake)?;
+        let mut drivers = drivers.start(&config.store.path, &ledger, &intake)?;
+        drivers.spawn(|stopping| silence::watch(intake.clone(), watch, stopping));
         let (show, view) = watch::channel(Arc::new(View::default()));
         let (router, messages) = mpsc::channel(MESSAGES_MAX);
         let inbox = Inbox { entries: journal.subscribe(), direct, messages };

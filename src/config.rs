@@ -17,7 +17,7 @@ pub use systems::Systems;
 use crate::delivery::push::vapid::Contact;
 use crate::journal;
 use crate::node::{Cursor, Given, Problem, Problems, Reader, SourceFile, Table};
-use crate::rules::House;
+use crate::rules::{House, System};
 use crate::secret::Secret;
 use crate::systems::netatmo;
 use crate::telemetry::LogFormat;
@@ -164,7 +164,8 @@ impl Decoder<'_> {
         root.done();
         let webhooks = netatmo.keys().map(|name| format!("netatmo/{name}"));
         let sources = webhooks.chain(systems.sources().into_keys()).collect();
-        let house = House { people, groups, sources, time_zone };
+        let commanded = System::group(systems.sources());
+        let house = House { people, groups, sources, systems: commanded, time_zone };
         let missing = std::mem::take(&mut self.missing);
         Config { server, store, push, rules, netatmo, systems, house, log, missing }
     }

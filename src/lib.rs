@@ -27,6 +27,7 @@ pub mod disk;
 pub mod journal;
 pub mod index;
 pub mod intake;
+pub mod silence;
 
 // Systems: what the vendors say, made into events.
 pub mod systems;

@@ -18,7 +18,7 @@ use crate::intake::{Direct, Intake};
 use crate::journal::{Entry, Journal};
 use crate::ledger::{Ledger, Phone};
 use crate::phones::{Ask, Denied, plan};
-use crate::record::{Decided, Position, Receipt, Record, Settled};
+use crate::record::{Decided, KnownChange, Position, Receipt, Record, Settled};
 use crate::rules::RuleSet;
 use crate::telemetry;
 
@@ -46,6 +46,8 @@ pub struct View {
     pub phones: Vec<(PhoneId, Phone)>,
     /// Session fingerprints and whose they are.
     pub sessions: HashMap<String, PhoneId>,
+    /// Systems by source, with what is known of their connection (`<source>/link`).
+    pub links: Vec<(String, serde_json::Value)>,
 }
 
 impl View {
@@ -134,7 +136,11 @@ impl Router {
                 }
                 other => {
                     self.ledger.apply(other);
-                    changed |= matches!(other, Record::Settled(_) | Record::Receipt(_));
+                    changed |= match other {
+                        Record::Settled(_) | Record::Receipt(_) => true,
+                        Record::Known(known) => known.changes.iter().any(is_link),
+                        _ => false,
+                    };
                 }
             }
             self.applied = entry.next;
@@ -315,8 +321,17 @@ impl Router {
             .iter()
             .filter_map(|(id, phone)| Some((phone.session.clone()?, id.clone())))
             .collect();
-        self.view.send_replace(Arc::new(View { phones, sessions }));
+        let known = self.ledger.memory.known().iter();
+        let links = known
+            .filter_map(|(path, entry)| Some((path.strip_suffix("/link")?, &entry.value)))
+            .map(|(source, link)| (source.to_string(), link.clone()))
+            .collect();
+        self.view.send_replace(Arc::new(View { phones, sessions, links }));
     }
+}
+
+fn is_link(change: &KnownChange) -> bool {
+    change.path.ends_with("/link")
 }
 
 fn pushes(decided: &Decided) -> Vec<Action> {

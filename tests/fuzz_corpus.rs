@@ -10,6 +10,11 @@ mod webhook;
 #[path = "fuzz/checks/rules.rs"]
 mod rules;
 
+#[path = "fuzz/checks/fibaro_wire.rs"]
+mod fibaro_wire;
+#[path = "fuzz/checks/vms_wire.rs"]
+mod vms_wire;
+
 /// Runs `check` on every file of a folder below the package.
 fn replay(folder: &str, check: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -33,4 +38,16 @@ fn rules() {
     replay("rules", rules::check);
     replay("fixtures/rules/good", rules::check);
     replay("fixtures/rules/bad", rules::check);
+}
+
+#[test]
+fn fibaro_wire() {
+    replay("tests/fuzz/corpus/fibaro_wire", fibaro_wire::check);
+    replay("fixtures/fibaro", fibaro_wire::check);
+}
+
+#[test]
+fn vms_wire() {
+    replay("tests/fuzz/corpus/vms_wire", vms_wire::check);
+    replay("fixtures/vms", vms_wire::check);
 }

@@ -4,16 +4,63 @@
 use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
+use portero::command::{Arg, Kind, Repeat, Spec};
 use portero::event::{Event, Trust};
 use portero::node::SourceFile;
-use portero::rules::{House, RuleSet, selftest, types};
+use portero::rules::{House, RuleSet, System, selftest, types};
 use portero::systems::netatmo::{self, names, session::Session};
+use portero::systems::{emm, fibaro, indigo, vms};
+
+const fn must(name: &'static str, kind: Kind) -> Arg {
+    Arg { name, kind, required: true, about: "as the vendor says" }
+}
+
+const fn may(name: &'static str, kind: Kind) -> Arg {
+    Arg { required: false, ..must(name, kind) }
+}
+
+const fn spec(name: &'static str, args: &'static [Arg], repeat: Repeat, opens: bool) -> Spec {
+    Spec { name, about: "", args, repeat, opens }
+}
+
+const RELAY: Arg = must("relay", Kind::Int(0, 1));
+
+/// A few commands as the systems have them, so that the language is tested by itself.
+static EMM: [Spec; 1] = [spec(
+    "send",
+    &[must("to", Kind::Texts), must("text", Kind::Text), may("priority", Kind::Flag)],
+    Repeat::Better,
+    false,
+)];
+static INDIGO: [Spec; 1] = [spec(
+    "device.turnOn",
+    &[must("object", Kind::Text), may("duration", Kind::Number)],
+    Repeat::Harmless,
+    false,
+)];
+static FIBARO: [Spec; 4] = [
+    spec("relay.open", &[RELAY, may("timeout", Kind::Millis(250, 30_000))], Repeat::Never, true),
+    spec("relay.state", &[RELAY], Repeat::Harmless, false),
+    spec("users.add", &[must("user", Kind::Text), must("pin", Kind::Secret)], Repeat::Never, true),
+    spec(
+        "users.change",
+        &[must("user", Kind::Text), may("pin", Kind::Secret)],
+        Repeat::Never,
+        true,
+    ),
+];
 
 fn house() -> House {
     House {
         people: ["ana", "ben"].map(String::from).into(),
         groups: [("family".to_string(), vec!["ana".to_string(), "ben".to_string()])].into(),
-        sources: ["netatmo/home".to_string()].into(),
+        sources: ["netatmo/home", "fibaro/gate"].map(String::from).into(),
+        systems: System::group([
+            ("emm/block".to_string(), EMM.as_slice()),
+            ("indigo/house".to_string(), &INDIGO),
+            ("fibaro/gate".to_string(), &FIBARO),
+            ("fibaro/garage".to_string(), &FIBARO),
+        ]),
         time_zone: TimeZone::get("Europe/Paris").unwrap(),
     }
 }
@@ -79,11 +126,88 @@ fn bad_files_are_explained() {
     }
 }
 
+/// The samples must load whatever systems a house has.
+#[test]
+fn the_shipped_rules_need_no_system() {
+    let files = files("rules").iter().map(|path| read(path)).collect();
+    let bare = House { systems: Default::default(), sources: Default::default(), ..house() };
+    let rules = RuleSet::load(files, &bare).unwrap_or_else(|wrong| panic!("{}", wrong.render()));
+    let report = selftest::run(&rules, &fixture);
+    assert!(report.is_ok(), "{report}");
+}
+
+/// The webhooks' types are the normaliser's own list; a type that only the cloud API brings is in
+/// the other one.
 #[test]
 fn the_known_types_are_those_that_netatmo_makes() {
-    let mut made: Vec<&str> = names::TYPES.to_vec();
-    let mut known = types::NETATMO.to_vec();
-    made.sort_unstable();
-    known.sort_unstable();
-    assert_eq!(made, known);
+    let made = names::TYPES;
+    let lost: Vec<_> = types::NETATMO.iter().filter(|kind| !made.contains(kind)).collect();
+    assert!(lost.is_empty(), "nobody makes {lost:?}");
+    let known = |kind: &&str| types::NETATMO.contains(kind) || types::NETATMO_API.contains(kind);
+    let unknown: Vec<_> = made.iter().filter(|kind| !known(kind)).collect();
+    assert!(unknown.is_empty(), "rules do not know {unknown:?}");
+    let twice = types::NETATMO_API.iter().find(|kind| types::NETATMO.contains(kind));
+    assert_eq!(twice, None);
+}
+
+/// Every type that the documentation promises can be waited for.
+#[test]
+fn documented_types_are_known() {
+    let text = std::fs::read_to_string("docs/events.md").unwrap();
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let system = |kind: &&str| types::RESERVED.iter().any(|begin| kind.starts_with(begin));
+    let plain = |kind: &&str| !kind.contains(['<', '*', ' ', '/']);
+    let kinds: Vec<&str> = rows.filter(system).filter(plain).collect();
+    assert!(kinds.len() > types::NETATMO.len());
+    let unknown: Vec<_> = kinds.iter().filter(|kind| !types::is_known(kind, false)).collect();
+    assert!(unknown.is_empty(), "rules do not know {unknown:?}");
+}
+
+/// What `docs/rules.md` shows can be written, with the systems' own commands.
+#[test]
+fn the_documented_rules_load() {
+    let systems = System::group([
+        ("emm/block".to_string(), EMM.as_slice()),
+        ("fibaro/gate".to_string(), fibaro::COMMANDS),
+        ("indigo/house".to_string(), indigo::COMMANDS),
+        ("vms/block".to_string(), vms::COMMANDS),
+    ]);
+    let house = House { systems, ..house() };
+    let text = std::fs::read_to_string("docs/rules.md").unwrap();
+    let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let begin = "rules:\n  - name: x\n    when: { type: netatmo.ring }\n";
+    let whole = |block: &str| {
+        let inner: String = block.lines().map(|line| format!("    {line}\n")).collect();
+        match block.split(':').next() {
+            Some("rules") => Some(block.to_string()),
+            Some("do") => Some(format!("{begin}{inner}")),
+            Some("if") => Some(format!("{begin}{inner}    do: [ stop ]\n")),
+            _ => None,
+        }
+    };
+    let files: Vec<String> = blocks.filter_map(whole).collect();
+    assert_eq!(files.len(), 3);
+    for file in files {
+        let loaded = RuleSet::load(vec![SourceFile::new("docs/rules.md", file)], &house);
+        loaded.unwrap_or_else(|wrong| panic!("{}", wrong.render()));
+    }
+}
+
+/// A step's own keys stand beside the command's arguments.
+#[test]
+fn no_argument_is_called_like_a_steps_own_key() {
+    let tables = [
+        (fibaro::COMMANDS, "intercom"),
+        (indigo::COMMANDS, "server"),
+        (emm::COMMANDS, "site"),
+        (vms::COMMANDS, "site"),
+        (netatmo::api::COMMANDS, "account"),
+    ];
+    for (table, which) in tables {
+        for spec in table {
+            let own = ["call", "ttl", "times", which];
+            let taken = spec.args.iter().find(|arg| own.contains(&arg.name));
+            assert!(taken.is_none(), "{} has an argument `{}`", spec.name, taken.unwrap().name);
+        }
+    }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const BLOCKS: [(&str, &[&str]); 9] = [
     ("words", &["event", "action", "record", "clock", "secret", "node", "command"]),
     ("pure", &["rules", "ledger", "phones", "builtin"]),
-    ("durable", &["files", "disk", "journal", "index", "intake"]),
+    ("durable", &["files", "disk", "journal", "index", "intake", "silence"]),
     ("systems", &["systems"]),
     ("delivery", &["delivery"]),
     ("watching", &["telemetry"]),

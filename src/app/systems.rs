@@ -1,20 +1,23 @@
 //! The drivers of all systems: each gets its link and a task of its own, so that one that fails
 //! leaves the others alone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{StartError, cannot, system};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::event::Trust;
 use crate::intake::Intake;
 use crate::ledger::Ledger;
+use crate::silence::{self, Watch};
 use crate::systems::link::{Keep, Link, Order, UnreadBody};
 use crate::systems::{Certificate, emm, fibaro, indigo, netatmo, vms};
 
@@ -130,6 +133,27 @@ impl Drivers {
     }
 }
 
+/// A watch over the sources whose silence the config asks about. `heard` is when each last made an
+/// event before the start.
+pub fn silence(config: &Config, ledger: &Ledger, heard: &[(String, Timestamp)]) -> Watch {
+    let known = ledger.memory.known();
+    let mut last: BTreeMap<String, Timestamp> = BTreeMap::new();
+    let mut silent = Vec::new();
+    for source in config.systems.silent_after.keys() {
+        let events = heard.iter().filter(|(name, _)| name == source).map(|(_, at)| *at);
+        let states = known.below(source).map(|(_, entry)| entry.at);
+        let mut newest = events.chain(states).max();
+        if let Some(entry) = known.get(&silence::path(source)) {
+            silent.push(source.clone());
+            newest = entry.value["last_heard"].as_str().and_then(|at| at.parse().ok());
+        }
+        last.extend(newest.map(|at| (source.clone(), at)));
+    }
+    let start = Clock::system().now();
+    let watch = Watch::new(config.systems.silent_after.clone(), last, start);
+    watch.still_silent(silent.iter().map(String::as_str))
+}
+
 /// A driver that ends before it is told to has failed, which is said aloud; its orders are then
 /// answered as never sent.
 async fn watched(source: String, run: BoxFuture<'static, ()>) {
@@ -141,6 +165,14 @@ async fn watched(source: String, run: BoxFuture<'static, ()>) {
 }
 
 impl Running {
+    /// Runs something else beside the drivers, which ends with them.
+    pub fn spawn<F>(&mut self, task: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(task(self.stopping.clone()));
+    }
+
     /// Has every driver log out and end.
     pub async fn stop(mut self) {
         self.stopping.cancel();

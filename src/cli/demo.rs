@@ -1,6 +1,8 @@
 //! `portero demo`: the real router, page and delivery, with simulators in place of the world: a
-//! Netatmo that sends signed webhooks, and a push service that two phones are subscribed to. Its
-//! data is thrown away.
+//! Netatmo that sends signed webhooks, the other systems on sockets of their own, and a push
+//! service that two phones are subscribed to. Its data is thrown away.
+
+mod sims;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -27,6 +29,9 @@ use crate::systems::netatmo::sim::Sim;
 use crate::systems::netatmo::story::{self, Mischief};
 use crate::telemetry;
 
+/// The other systems are less talkative than Netatmo, or nobody could follow.
+const OTHERS_SLOWER: u32 = 3;
+
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Where to serve the page
@@ -51,9 +56,10 @@ pub fn demo(args: &DemoArgs) -> anyhow::Result<u8> {
     telemetry::logs(telemetry::LogFormat::Text);
     let folder = Folder::make()?;
     let secret = random_token();
-    let config = config(args, &folder.0, &secret)?;
     run::runtime()?.block_on(async {
         let mut signals = run::Signals::listen()?;
+        let sims = sims::Sims::start().await.context("cannot start the simulators")?;
+        let config = config(args, &folder.0, &secret, &sims.config())?;
         let app = run::start(config, true).await?;
         let token = pair(&app).await?;
         app.face.set_demo_session(token);
@@ -67,6 +73,7 @@ pub fn demo(args: &DemoArgs) -> anyhow::Result<u8> {
         let http = reqwest::Client::builder().no_proxy().build()?;
         let pace = std::time::Duration::from_millis(args.pace_ms);
         tokio::spawn(sim.run(http, pace, stopping.clone()));
+        sims.tell_stories(pace * OTHERS_SLOWER, &stopping);
         println!("Portero's demo runs: open http://{} (Ctrl-C ends it)", app.listen);
         signals.asked().await;
         stopping.cancel();
@@ -93,7 +100,12 @@ impl Drop for Folder {
     }
 }
 
-fn config(args: &DemoArgs, folder: &Path, secret: &Secret) -> anyhow::Result<Config> {
+fn config(
+    args: &DemoArgs,
+    folder: &Path,
+    secret: &Secret,
+    systems: &str,
+) -> anyhow::Result<Config> {
     let rules = match &args.rules {
         Some(rules) => rules.clone(),
         None if Path::new("rules").is_dir() => PathBuf::from("rules"),
@@ -104,7 +116,7 @@ fn config(args: &DemoArgs, folder: &Path, secret: &Secret) -> anyhow::Result<Con
         "[server]\nlisten = \"{}\"\nadmin = \"{}\"\n\
          [store]\npath = \"data\"\n[rules]\npath = {:?}\n\
          [push]\nallow_insecure_endpoints = true\n\
-         [netatmo.home]\nclient_secret = \"{}\"\n\
+         [netatmo.home]\nclient_secret = \"{}\"\n{systems}\
          [people.ana]\n[people.ben]\n[groups]\nfamily = [\"ana\", \"ben\"]\n",
         args.listen,
         args.admin,

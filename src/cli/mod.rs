@@ -2,6 +2,7 @@
 //! 2 wrong use, 64 bad config or rules.
 
 mod check;
+mod command;
 mod control;
 mod demo;
 mod events;
@@ -65,6 +66,16 @@ enum Command {
     Pair(phone::PairArgs),
     /// Add, list or remove phones
     Phone(phone::PhoneArgs),
+    /// Tell a FIBARO Intercom something, or list what it can be told
+    Fibaro(command::CommandArgs),
+    /// Tell an Indigo server something, or list what it can be told
+    Indigo(command::CommandArgs),
+    /// Tell an EMM paging system something, or list what it can be told
+    Emm(command::CommandArgs),
+    /// Tell a video system something, or list what it can be told
+    Vms(command::CommandArgs),
+    /// Tell a Netatmo home something, or list what it can be told
+    Netatmo(command::CommandArgs),
     /// Ask the running server whether it can take events (a container's health check)
     Health(At),
 }
@@ -85,6 +96,11 @@ pub fn main() -> ExitCode {
         Command::State(args) => state::state(&args),
         Command::Pair(args) => phone::pair(&args),
         Command::Phone(args) => phone::phone(&args),
+        Command::Fibaro(args) => command::command("fibaro", &args),
+        Command::Indigo(args) => command::command("indigo", &args),
+        Command::Emm(args) => command::command("emm", &args),
+        Command::Vms(args) => command::command("vms", &args),
+        Command::Netatmo(args) => command::command("netatmo", &args),
         Command::Health(at) => health::health(&at),
     };
     match result {

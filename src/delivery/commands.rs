@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::orders::{Queue, Turn};
@@ -191,14 +192,14 @@ impl Lane {
         let ended: Vec<Settled> =
             owed.into_iter().filter_map(|action| self.queue.push_owed(action, now)).collect();
         ended.into_iter().for_each(|settled| self.shared.end(settled, Value::Null));
-        let mut reply: Option<oneshot::Receiver<Reply>> = None;
+        let mut reply: Option<Pending> = None;
         loop {
             let now = self.shared.clock.now();
             let (ended, turn) = self.queue.turn(now);
             ended.into_iter().for_each(|settled| self.shared.end(settled, Value::Null));
             let sleep = match turn {
                 Turn::Send(action) => {
-                    reply = Some(self.send(*action));
+                    reply = Some((self.send(*action), Instant::now() + REPLY_WITHIN));
                     continue;
                 }
                 Turn::Wait(wake) => until(wake, now).min(LOOK_EVERY),
@@ -261,9 +262,12 @@ impl Lane {
     }
 }
 
-async fn wait(reply: &mut Option<oneshot::Receiver<Reply>>) -> Reply {
-    let Some(reply) = reply else { return std::future::pending().await };
-    match tokio::time::timeout(REPLY_WITHIN, reply).await {
+/// A reply and until when it is waited for.
+type Pending = (oneshot::Receiver<Reply>, Instant);
+
+async fn wait(reply: &mut Option<Pending>) -> Reply {
+    let Some((reply, until)) = reply else { return std::future::pending().await };
+    match tokio::time::timeout_at(*until, reply).await {
         Ok(Ok(reply)) => reply,
         Ok(Err(_)) => Reply::Unknown("its driver lost it".into()),
         Err(_) => Reply::Unknown("its driver says nothing".into()),
@@ -274,3 +278,6 @@ async fn wait(reply: &mut Option<oneshot::Receiver<Reply>>) -> Reply {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

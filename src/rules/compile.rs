@@ -11,6 +11,7 @@ use serde_json::Value as Json;
 use super::House;
 use super::expr::{Condition, Text};
 use super::pattern::Matcher;
+use super::tell::{Tell, WORDS};
 use super::types;
 use crate::action::{Lane, Urgency};
 use crate::node::{Cursor, Key, Node, SourceFile, Value, nearest};
@@ -24,8 +25,7 @@ const TTL_MAX: Duration = Duration::from_secs(28 * 86_400);
 const STEPS_MAX: usize = 100;
 
 /// Steps that the language has and this version has not, and keys that begin no step.
-const LATER: [&str; 9] =
-    ["open", "emm", "netatmo", "indigo", "fibaro", "vms", "webhook", "wait", "escalate"];
+const LATER: [&str; 4] = ["open", "webhook", "wait", "escalate"];
 
 /// A rule, ready to decide.
 #[derive(Debug)]
@@ -61,6 +61,7 @@ pub(super) enum Act {
     Push(Box<Push>),
     Set(Vec<(Text, Template)>),
     Emit(Box<Emit>),
+    Tell(Box<Tell>),
     If { condition: Condition, then: Vec<Step>, otherwise: Vec<Step> },
     Stop,
 }
@@ -135,6 +136,11 @@ fn step(scope: &Scope<'_>, at: Cursor<'_>, path: String) -> Option<Step> {
     let push = table.optional("push").map(|at| push(scope, at).map(Box::new).map(Act::Push));
     let set = table.optional("set").map(|at| set(at).map(Act::Set));
     let emit = table.optional("emit").map(|at| emit(at).map(Box::new).map(Act::Emit));
+    let told: Vec<Option<Act>> = WORDS
+        .iter()
+        .filter_map(|word| Some((word, table.optional(word.system)?)))
+        .map(|(word, at)| Tell::compile(scope.house, word, at).map(Box::new).map(Act::Tell))
+        .collect();
     let stop = table.optional("stop").map(stop);
     let condition = table.optional("if");
     let choice = condition.map(|at| Condition::compile(at));
@@ -160,7 +166,8 @@ fn step(scope: &Scope<'_>, at: Cursor<'_>, path: String) -> Option<Step> {
         }
     };
     table.done_with(step_advice);
-    let mut acts = [push, set, emit, stop, choice].into_iter().flatten();
+    let one = [push, set, emit, stop, choice].into_iter().flatten();
+    let mut acts = one.chain(told);
     let act = acts.next();
     if acts.next().is_some() {
         at.wrong_help("one step does one thing", "begin each with its own `-`");
@@ -268,7 +275,14 @@ fn set(at: Cursor<'_>) -> Option<Vec<(Text, Template)>> {
             Node { range: key.range.clone(), value: Value::Text(key.name.clone(), key.style) };
         let path = Text::compile(at.reader().at(&node));
         let value = template(value);
-        Some((path?, value?))
+        let path = path?;
+        if types::owner(path.beginning()).is_some() {
+            let message = format!("only the system itself sets `{}`", key.name);
+            let help = "choose a path of your own: `house/mode`";
+            at.reader().wrong_help(key.range.clone(), message, help.to_string());
+            return None;
+        }
+        Some((path, value?))
     };
     let all: Vec<_> = entries.into_iter().map(entry).collect();
     all.into_iter().collect()
@@ -316,7 +330,24 @@ fn emit_type(at: Cursor<'_>) -> Option<Box<str>> {
     Some(kind.into())
 }
 
-fn template(at: Cursor<'_>) -> Option<Template> {
+impl Template {
+    /// The value, if it holds no expression.
+    pub fn fixed(&self) -> Option<Json> {
+        match self {
+            Template::Fixed(json) => Some(json.clone()),
+            Template::Text(text) => text.as_literal().map(Json::from),
+            Template::List(items) => items.iter().map(Template::fixed).collect(),
+            Template::Map(entries) => {
+                let field =
+                    |(name, value): &(Box<str>, Template)| Some((name.to_string(), value.fixed()?));
+                entries.iter().map(field).collect::<Option<_>>().map(Json::Object)
+            }
+        }
+    }
+}
+
+/// A value that may hold expressions.
+pub(super) fn template(at: Cursor<'_>) -> Option<Template> {
     match &at.node().value {
         Value::List(_) => {
             let all: Vec<_> = at.list()?.into_iter().map(template).collect();

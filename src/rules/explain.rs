@@ -54,7 +54,7 @@ fn rule_lines(text: &mut String, looked: &Looked, decided: &Decided, zone: &Time
         let what = match note.reason {
             NotSentReason::NoPhone => format!("{} has no phone", note.detail),
             NotSentReason::TemplateError => format!("not rendered: {}", note.detail),
-            NotSentReason::BadArgument => format!("not sent: {}", note.detail),
+            NotSentReason::BadArgument => note.detail.clone(),
             NotSentReason::NotTrusted => format!("refused: {}", note.detail),
             NotSentReason::TooManyHops => {
                 format!("not made, the chain is too long: {}", note.detail)

@@ -355,6 +355,18 @@ impl Text {
         }
     }
 
+    /// The fixed text that it begins with.
+    pub fn beginning(&self) -> &str {
+        match &self.form {
+            Form::Literal(text) => text,
+            Form::Pieces(pieces) => match pieces.first() {
+                Some(Piece::Raw(text)) => text,
+                _ => "",
+            },
+            Form::Template(..) => "",
+        }
+    }
+
     /// What it becomes; if it cannot be rendered, why and where. Cut at [`TEXT_BYTES_MAX`].
     pub fn render(&self, scene: &Arc<Scene>) -> Result<String, String> {
         match &self.form {

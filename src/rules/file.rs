@@ -22,6 +22,10 @@ const ALTERNATIVES_MAX: usize = 1000;
 /// typing mistake.
 const LATER: [&str; 3] = ["for", "unless", "mode"];
 
+/// Beginnings of types that somebody may have meant.
+const PREFIXES: [&str; 7] =
+    ["netatmo.*", "portero.*", "fibaro.*", "indigo.*", "emm.*", "vms.*", "hook.*"];
+
 /// Rules and tests of one file.
 pub(super) struct Parsed<'r> {
     pub rules: Vec<Rule>,
@@ -314,9 +318,10 @@ fn check_type(at: Cursor<'_>, text: &str, emitted: &[&str]) {
         return;
     }
     let message = format!("no event has the type `{text}`");
-    let all = types::NETATMO.iter().chain(types::PORTERO).copied().chain(emitted.iter().copied());
+    let mut all: Vec<&str> = types::all().collect();
+    all.extend(emitted);
     let near = match prefix {
-        Some(_) => nearest(text, ["netatmo.*", "portero.*", "fibaro.*", "indigo.*", "hook.*"]),
+        Some(_) => nearest(text, PREFIXES),
         None => nearest(text, all),
     };
     match near {

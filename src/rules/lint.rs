@@ -156,7 +156,7 @@ fn collect<'r>(rule: usize, steps: &'r [Step], sure: Sure, made: &mut Vec<Made<'
                 collect(rule, otherwise, Sure::Perhaps, made);
             }
             Act::Stop => return,
-            Act::Push(_) | Act::Set(_) => {}
+            Act::Push(_) | Act::Set(_) | Act::Tell(_) => {}
         }
     }
 }

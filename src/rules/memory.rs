@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::known::KnownMap;
 use crate::action::{Action, ActionId, PhoneId, Task, Urgency};
+use crate::command::Repeat;
 use crate::event::Trust;
 use crate::record::{Decided, Known, Looked, Position, Settled};
 
@@ -148,9 +149,13 @@ impl Memory {
 
     fn begin_cooldown(&mut self, decided: &Decided, looked: &Looked) {
         let Some(start) = &looked.cooldown else { return };
-        let delivers = |action: &&Action| {
-            action.rule == looked.rule && matches!(action.task, Task::Push { .. })
+        let tells = |task: &Task| match task {
+            Task::Push { .. } => true,
+            // A message is a notification, whoever carries it.
+            Task::Command(command) => command.repeat == Repeat::Better,
+            Task::Emit(_) => false,
         };
+        let delivers = |action: &&Action| action.rule == looked.rule && tells(&action.task);
         let waiting: BTreeSet<ActionId> =
             decided.actions.iter().filter(delivers).map(|action| action.id).collect();
         let every_ms = start.until.as_millisecond() - decided.at.as_millisecond();

@@ -22,6 +22,7 @@ mod quick;
 mod scene;
 pub mod selftest;
 mod steps;
+mod tell;
 pub mod types;
 
 pub use explain::explain;
@@ -36,6 +37,7 @@ use jiff::tz::TimeZone;
 use sha2::{Digest, Sha256};
 
 use crate::action::Urgency;
+use crate::command::Spec;
 use crate::event::Event;
 use crate::node::{Problem, Problems, Reader, SourceFile};
 use crate::record::{CooldownStart, Decided, Looked, NotSent, NotSentReason, Position, Verdict};
@@ -56,8 +58,35 @@ pub struct House {
     pub groups: BTreeMap<String, Vec<String>>,
     /// Where events come from: `netatmo/home`. `portero` need not be listed.
     pub sources: BTreeSet<String>,
+    /// Systems that can be told something, by their word: `emm`.
+    pub systems: BTreeMap<String, System>,
     /// Where the house is: `between`, `now()` and all shown times are on this clock.
     pub time_zone: TimeZone,
+}
+
+/// A kind of system that the house has.
+#[derive(Debug, Clone, Default)]
+pub struct System {
+    /// What the config calls each one: `block` for `[emm.block]`.
+    pub names: BTreeSet<String>,
+    /// What each can be told.
+    pub commands: &'static [Spec],
+}
+
+impl System {
+    /// Systems by their word, from sources such as `emm/block` and what each can be told.
+    pub fn group(
+        sources: impl IntoIterator<Item = (String, &'static [Spec])>,
+    ) -> BTreeMap<String, System> {
+        let mut systems: BTreeMap<String, System> = BTreeMap::new();
+        for (source, commands) in sources {
+            let Some((word, name)) = source.split_once('/') else { continue };
+            let system = systems.entry(word.to_string()).or_default();
+            system.names.insert(name.to_string());
+            system.commands = commands;
+        }
+        systems
+    }
 }
 
 impl Default for House {
@@ -66,6 +95,7 @@ impl Default for House {
             people: BTreeSet::new(),
             groups: BTreeMap::new(),
             sources: BTreeSet::new(),
+            systems: BTreeMap::new(),
             time_zone: TimeZone::UTC,
         }
     }
@@ -334,7 +364,7 @@ fn emitted_types<'r>(steps: &'r [Step], found: &mut Vec<&'r str>) {
                 emitted_types(then, found);
                 emitted_types(otherwise, found);
             }
-            Act::Push(_) | Act::Set(_) | Act::Stop => {}
+            Act::Push(_) | Act::Set(_) | Act::Tell(_) | Act::Stop => {}
         }
     }
 }

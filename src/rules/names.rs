@@ -99,6 +99,11 @@ impl<'s> Walker<'s> {
             self.event_field(expr, path, guarded);
             return;
         }
+        // Of a large value the part that is read is the fact.
+        if state_path(expr).is_some_and(|(_, names)| !names.is_empty()) && !self.is_local("state") {
+            self.fact(whole(expr), None, guarded);
+            return;
+        }
         match expr {
             ast::Expr::Var(var) => self.variable(var.id, range(var.span())),
             ast::Expr::Const(_) => {}
@@ -209,11 +214,11 @@ impl<'s> Walker<'s> {
     }
 
     fn function(&mut self, name: &str, call: &ast::Spanned<ast::Call<'_>>, guarded: bool) {
-        if matches!(name, "state" | "states" | "is_state" | "between" | "now") {
+        if !matches!(name, "range" | "dict" | "namespace") {
             self.fact(call_range(call), None, guarded);
         }
         let wanted = match name {
-            "state" | "states" => 1,
+            "state" | "states" | "state_age" | "state_trust" => 1,
             "is_state" | "between" => 2,
             "now" => 0,
             _ => return,
@@ -373,6 +378,34 @@ pub(super) fn event_path(expr: &ast::Expr<'_>) -> Option<Vec<String>> {
             let ast::Expr::Const(key) = &item.subscript_expr else { return None };
             path.push(key.value.as_str()?.to_string());
             Some(path)
+        }
+        _ => None,
+    }
+}
+
+/// The path, if the expression is nothing but this function with a fixed path.
+pub(super) fn called_with(expr: &ast::Expr<'_>, name: &str) -> Option<String> {
+    let ast::Expr::Call(call) = expr else { return None };
+    let ast::Expr::Var(function) = &call.expr else { return None };
+    let [ast::CallArg::Pos(ast::Expr::Const(path))] = &*call.args else { return None };
+    path.value.as_str().filter(|_| function.id == name).map(str::to_string)
+}
+
+/// The path and the names after it, if the expression is nothing but `state("path")` or a way into
+/// its value.
+pub(super) fn state_path(expr: &ast::Expr<'_>) -> Option<(String, Vec<String>)> {
+    match expr {
+        ast::Expr::Call(_) => Some((called_with(expr, "state")?, Vec::new())),
+        ast::Expr::GetAttr(attr) => {
+            let (path, mut names) = state_path(&attr.expr)?;
+            names.push(attr.name.to_string());
+            Some((path, names))
+        }
+        ast::Expr::GetItem(item) => {
+            let (path, mut names) = state_path(&item.expr)?;
+            let ast::Expr::Const(key) = &item.subscript_expr else { return None };
+            names.push(key.value.as_str()?.to_string());
+            Some((path, names))
         }
         _ => None,
     }

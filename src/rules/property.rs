@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::RuleSet;
-use super::tests::{decide, event, house, load, memory, noon, settle};
+use super::tell::tests::estate;
+use super::tests::{decide, event, load, memory, noon, settle};
 use crate::action::Outcome;
 use crate::event::{Event, EventId, HOPS_MAX};
 use crate::node::SourceFile;
@@ -62,6 +63,13 @@ rules:
     when: { type: house.* }
     if: event.data.n / 2 > 0 or state("rang/1") is defined
     do: [ { set: { count: "{{ (state('count') | default(0)) + 1 }}" } }, stop ]
+  - name: tell
+    when: { type: [netatmo.smoke, house.count] }
+    cooldown: { every: 20s, key: "{{ event.type }}" }
+    do:
+      - emm: { to: ["12", "{{ event.data.x }}"], text: "{{ event.data.home_name }}", priority: "{{ event.data.n }}" }
+      - indigo: { call: device.turnOn, object: "{{ event.data.x }}", duration: "{{ event.data.n }}" }
+      - fibaro: { intercom: gate, call: relay.open, relay: "{{ event.data.sub_type }}" }
   - { name: rest, when: { type: "*" }, if: event.data.x, do: [ { set: { quiet: false } } ] }
 "#;
 
@@ -70,7 +78,7 @@ proptest! {
     fn a_restart_changes_no_decision(
         events in proptest::collection::vec((any_event(), 0u64..40, any::<bool>(), 0u8..3), 1..25)
     ) {
-        let rules = load(LIVELY);
+        let rules = RuleSet::load(vec![SourceFile::new("a", LIVELY)], &estate()).unwrap();
         let (mut whole, mut restarted) = (memory(), memory());
         let mut now = noon();
         for (number, (event, pause, restart, outcome)) in events.into_iter().enumerate() {
@@ -108,12 +116,12 @@ proptest! {
             Just(" }}\""), Just(" }\n"), Just("      - set: { a: "), Just("{% if "), Just(" %}"),
             Just("      - if: "), Just("        then: [ stop ]\n"), Just("[ "), Just(" ]"), Just("|\n"),
             Just("    cooldown: "), Just("30s"), Just("'"), Just("tests:\n"), Just("    events: "),
-            Just("    expect: "), Just("- "), Just("not "), Just("é"), Just("\u{feff}"), Just("~"),
+            Just("    expect: "), Just("      - emm: { to: "), Just("text: "), Just(", "), Just("- "), Just("not "), Just("é"), Just("\u{feff}"), Just("~"),
         ],
         0..40,
     )) {
         let text = parts.concat();
-        if let Err(wrong) = RuleSet::load(vec![SourceFile::new("a", text)], &house()) {
+        if let Err(wrong) = RuleSet::load(vec![SourceFile::new("a", text)], &estate()) {
             wrong.render();
         }
     }

@@ -25,11 +25,21 @@ const RECURSION_MAX: usize = 50;
 const SCENE: &str = "__scene";
 
 /// What `event.` may be followed by.
-pub(super) const EVENT_FIELDS: [&str; 8] =
-    ["id", "source", "type", "subject", "time", "received", "trust", "data"];
+pub(super) const EVENT_FIELDS: [&str; 9] =
+    ["id", "source", "type", "subject", "time", "received", "trust", "caught_up", "data"];
 /// Functions that rules may call, besides minijinja's own.
-pub(super) const FUNCTIONS: [&str; 8] =
-    ["state", "states", "is_state", "between", "now", "range", "dict", "namespace"];
+pub(super) const FUNCTIONS: [&str; 10] = [
+    "state",
+    "states",
+    "is_state",
+    "state_age",
+    "state_trust",
+    "between",
+    "now",
+    "range",
+    "dict",
+    "namespace",
+];
 
 /// Conditions: what is undefined is simply not true, however deep it is asked for.
 pub(super) static CONDITIONS: LazyLock<Environment<'static>> =
@@ -56,6 +66,11 @@ fn environment(undefined: UndefinedBehavior) -> Environment<'static> {
             && (value == wanted || wanted.as_str().is_some_and(|text| text == value.to_string()));
         Ok::<_, Error>(same)
     });
+    env.add_function("state_age", |state: &State, path: &str| Ok(scene(state)?.state_age(path)));
+    env.add_function(
+        "state_trust",
+        |state: &State, path: &str| Ok(scene(state)?.state_trust(path)),
+    );
     env.add_function("between", |state: &State, from: &str, to: &str| {
         let (from, to) = (clock_time(from)?, clock_time(to)?);
         Ok::<_, Error>(is_between(scene(state)?.local_now().time(), from, to))
@@ -159,13 +174,38 @@ impl Scene {
             .unwrap_or(Trust::Unverified)
     }
 
-    /// What a system told of itself or a state variable, or undefined; reading it lowers the trust
-    /// of what follows.
-    pub fn state(&self, path: &str) -> Value {
-        let found = self.known.get(path).or_else(|| self.state.get(path));
-        let Some(entry) = found else { return Value::UNDEFINED };
+    /// What a system told of itself or a state variable; reading it lowers the trust of what
+    /// follows.
+    fn entry(&self, path: &str) -> Option<&StateEntry> {
+        let entry = self.known.get(path).or_else(|| self.state.get(path))?;
         self.trust.fetch_min(entry.trust as u8, Ordering::Relaxed);
-        json_value(&entry.value)
+        Some(entry)
+    }
+
+    /// The value of a state, or undefined.
+    pub fn state(&self, path: &str) -> Value {
+        self.entry(path).map_or(Value::UNDEFINED, |entry| json_value(&entry.value))
+    }
+
+    /// A field inside a state, without a copy of all the others.
+    pub fn state_field(&self, path: &str, names: &[Box<str>]) -> Value {
+        let mut found = self.entry(path).map(|entry| &entry.value);
+        for name in names {
+            found = found.and_then(|value| value.get(&**name));
+        }
+        found.map_or(Value::UNDEFINED, json_value)
+    }
+
+    /// How far a state can be vouched for, or undefined.
+    pub fn state_trust(&self, path: &str) -> Value {
+        let trust = self.entry(path).map(|entry| Value::from(entry.trust.as_str()));
+        trust.unwrap_or(Value::UNDEFINED)
+    }
+
+    /// Seconds since a state was set, or undefined. A clock that went back makes no negative age.
+    pub fn state_age(&self, path: &str) -> Value {
+        let Some(entry) = self.entry(path) else { return Value::UNDEFINED };
+        Value::from(self.now.duration_since(entry.at).as_secs().max(0))
     }
 
     /// `event.` followed by these names.
@@ -230,6 +270,7 @@ impl Object for EventView {
             "time" => Some(moment(event.time.unwrap_or(event.received))),
             "received" => Some(moment(event.received)),
             "trust" => Some(Value::from(event.trust.as_str())),
+            "caught_up" => Some(Value::from(event.marks.caught_up)),
             _ => None,
         }
     }

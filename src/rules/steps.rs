@@ -14,6 +14,8 @@ use super::compile::{Act, Emit, Push, Recipient, Rule, Step, Template};
 use super::expr::{Refused, Text};
 use super::memory::Memory;
 use super::scene::Scene;
+use super::tell::Tell;
+use super::types;
 use crate::action::{Action, ActionId, Message, PhoneId, Task, Urgency};
 use crate::event::{Event, EventId, HOPS_MAX};
 use crate::record::{NotSent, NotSentReason, StateSet};
@@ -66,6 +68,7 @@ impl Planner<'_> {
                 Act::Push(push) => self.push(&step.path, push),
                 Act::Set(entries) => self.set(&step.path, entries),
                 Act::Emit(emit) => self.emit(&step.path, emit),
+                Act::Tell(tell) => self.tell(&step.path, tell),
                 Act::If { condition, then, otherwise } => match condition.check(self.scene) {
                     Ok(()) => self.steps(then),
                     Err(Refused::False(_)) => self.steps(otherwise),
@@ -186,6 +189,12 @@ impl Planner<'_> {
                 self.note(format!("{step}.set"), "the path is empty or too long".to_string());
                 continue;
             }
+            if types::owner(&path).is_some() {
+                let reason = NotSentReason::BadArgument;
+                let detail = format!("only the system itself sets `{path}`");
+                self.plan.not_sent.push(NotSent { step: format!("{step}.set"), reason, detail });
+                continue;
+            }
             match value.value(self.scene).and_then(|value| within(value, VALUE_BYTES_MAX)) {
                 Ok(value) => {
                     let trust = self.scene.trust();
@@ -194,6 +203,21 @@ impl Planner<'_> {
                 Err(why) => self.note(format!("{step}.set.{path}"), why),
             }
         }
+    }
+
+    fn tell(&mut self, step: &str, tell: &Tell) {
+        let filled = tell.fill(step, &self.rule.name, self.scene);
+        self.plan.not_sent.extend(filled.notes);
+        let Some((command, deadline)) = filled.command else { return };
+        let event = self.scene.event().id;
+        self.plan.actions.push(Action {
+            id: ActionId::derive(event, &self.rule.name, step, &command.to),
+            rule: self.rule.name.to_string(),
+            step: step.to_string(),
+            deadline,
+            lane: self.rule.lane,
+            task: Task::Command(Box::new(command)),
+        });
     }
 
     fn emit(&mut self, step: &str, emit: &Emit) {
@@ -263,7 +287,8 @@ impl Planner<'_> {
 }
 
 impl Template {
-    fn value(&self, scene: &Arc<Scene>) -> Result<Json, String> {
+    /// What it becomes; if it cannot be rendered, why and where.
+    pub(super) fn value(&self, scene: &Arc<Scene>) -> Result<Json, String> {
         match self {
             Template::Fixed(json) => Ok(json.clone()),
             Template::Text(text) => text.value(scene),
@@ -279,7 +304,7 @@ impl Template {
 }
 
 /// The value, if it is not too long as JSON.
-fn within(value: Json, bytes_max: usize) -> Result<Json, String> {
+pub(super) fn within(value: Json, bytes_max: usize) -> Result<Json, String> {
     let bytes = match &value {
         Json::Null | Json::Bool(_) | Json::Number(_) => 0,
         other => serde_json::to_vec(other).map_or(usize::MAX, |json| json.len()),
@@ -290,6 +315,6 @@ fn within(value: Json, bytes_max: usize) -> Result<Json, String> {
     Ok(value)
 }
 
-fn later(now: Timestamp, by: Duration) -> Timestamp {
+pub(super) fn later(now: Timestamp, by: Duration) -> Timestamp {
     now.checked_add(by).unwrap_or(Timestamp::MAX)
 }

@@ -10,6 +10,7 @@ pub(super) fn house() -> House {
         people: ["ana", "ben"].map(String::from).into(),
         groups: [("family".to_string(), vec!["ana".to_string(), "ben".to_string()])].into(),
         sources: ["netatmo/home".to_string()].into(),
+        systems: Default::default(),
         time_zone: TimeZone::get("Europe/Paris").unwrap(),
     }
 }
@@ -409,7 +410,7 @@ rules:
     ), @r"
     rules/a.yaml:4:19: no event has the type `netatmo.rign` (did you mean `netatmo.ring`?)
     rules/a.yaml:5:5: `for` is not known (this version of Portero does not have it yet)
-    rules/a.yaml:7:9: `opne` is not known (known here: push, set, emit, stop, if, then, else)
+    rules/a.yaml:7:9: `opne` is not known (known here: push, set, emit, fibaro, indigo, emm, netatmo, vms, stop, if, then, else)
     rules/a.yaml:8:9: `open` is not known (this version of Portero does not have this step yet)
     rules/a.yaml:9:22: nobody is called `famly` (did you mean `family`?)
     rules/a.yaml:9:41: the variable `evnt` is not known (did you mean `event`?)

@@ -1,5 +1,5 @@
-//! Event types that exist. A rule that waits for a type nobody makes is a mistake to be named at
-//! load. `netatmo.*` is the vendor's list as normalised; systems that come later bring their own.
+//! Event types that exist, one list for each system, a line for each type. A rule that waits for a
+//! type nobody makes is a mistake to be named at load. `docs/events.md` describes them.
 
 /// What Netatmo's webhooks become; `tests/` holds it against the normaliser.
 pub const NETATMO: &[&str] = &[
@@ -71,26 +71,114 @@ pub const PORTERO: &[&str] = &[
     "portero.netatmo.bad_signatures",
     // The journal cannot be written; events are routed from memory.
     "portero.journal.failed",
+    // A source that should be heard from was not, and then was again.
+    "portero.source.silent",
+    "portero.source.heard",
+    // A command from the API or the command line, and how it went.
+    "portero.command",
     // The page's test button was pressed.
     "portero.test",
     // Rule files were saved that cannot be used; the old rules stay in force.
     "portero.rules.rejected",
 ];
 
-/// Beginnings of types that other systems and hooks make; what follows is theirs.
-pub const OPEN: &[&str] = &["hook.", "fibaro.", "indigo.", "emm.", "vms."];
+/// What Netatmo's cloud API tells beside the webhooks.
+pub const NETATMO_API: &[&str] = &[
+    // A person must let Portero in again; `data.url` leads there.
+    "netatmo.consent_needed",
+    // Netatmo does not call the webhook although it is registered.
+    "netatmo.webhook_failed",
+    "netatmo.module_unreachable",
+    "netatmo.module_reachable",
+    "netatmo.tag_status",
+];
+
+/// What a FIBARO Intercom's signals become.
+pub const FIBARO: &[&str] = &[
+    "fibaro.relay",
+    "fibaro.button",
+    "fibaro.day_night",
+    "fibaro.proximity",
+    // Another certificate than the remembered one: the connection is refused until a person looks.
+    "fibaro.certificate_changed",
+    "vms.certificate_changed",
+];
+
+/// What an Indigo server's feeds become.
+pub const INDIGO: &[&str] = &[
+    "indigo.device.added",
+    "indigo.device.changed",
+    "indigo.device.deleted",
+    "indigo.variable.added",
+    "indigo.variable.changed",
+    "indigo.variable.deleted",
+    "indigo.action.added",
+    "indigo.action.changed",
+    "indigo.action.deleted",
+    "indigo.schedule.added",
+    "indigo.schedule.changed",
+    "indigo.schedule.deleted",
+    "indigo.trigger.added",
+    "indigo.trigger.changed",
+    "indigo.trigger.deleted",
+    "indigo.page.added",
+    "indigo.page.changed",
+    "indigo.page.deleted",
+    "indigo.log",
+];
+
+/// What an EMM's changes become.
+pub const EMM: &[&str] = &[
+    "emm.user_event",
+    "emm.active_alarm",
+    "emm.alarm_cleared",
+    "emm.unknown",
+    // Kept as it came: somebody must read it.
+    "emm.unparsed",
+    // A subscription of the same user takes its changes away.
+    "emm.changes_silenced",
+];
+
+/// What a VMS tells of its intercoms and calls.
+pub const VMS: &[&str] = &[
+    "vms.intercom.online",
+    "vms.intercom.offline",
+    "vms.intercom.enabled",
+    "vms.intercom.disabled",
+    "vms.intercom.renamed",
+    "vms.intercom.appeared",
+    "vms.intercom.gone",
+    "vms.ring",
+    "vms.call.answered",
+    "vms.call.missed",
+    "vms.call.ended",
+];
+
+/// Beginnings of types that others make; what follows is theirs.
+pub const OPEN: &[&str] = &["hook."];
 
 /// Beginnings that only their system makes, never a rule's `emit`.
 pub const RESERVED: &[&str] =
     &["netatmo.", "portero.", "hook.", "fibaro.", "indigo.", "emm.", "vms."];
 
+/// Every type that is known beforehand.
+pub fn all() -> impl Iterator<Item = &'static str> {
+    let lists = [NETATMO, NETATMO_API, FIBARO, INDIGO, EMM, VMS, PORTERO];
+    lists.into_iter().flatten().copied()
+}
+
 /// Whether events of this type, or with this beginning if it is a prefix, can come from a system.
 pub fn is_known(kind: &str, prefix: bool) -> bool {
-    let listed = || NETATMO.iter().chain(PORTERO);
     if prefix {
         return OPEN.iter().any(|open| open.starts_with(kind) || kind.starts_with(open))
-            || listed().any(|known| known.starts_with(kind));
+            || all().any(|known| known.starts_with(kind));
     }
     OPEN.iter().any(|open| kind.len() > open.len() && kind.starts_with(open))
-        || listed().any(|known| *known == kind)
+        || all().any(|known| known == kind)
+}
+
+/// The system whose own state a path names: nobody else sets it.
+pub fn owner(path: &str) -> Option<&'static str> {
+    let (first, _) = path.split_once('/')?;
+    ["fibaro", "indigo", "emm", "vms", "netatmo"].into_iter().find(|system| *system == first)
 }

@@ -101,6 +101,24 @@ impl Tls {
         self.pinned.as_ref()?.state().refused.take()
     }
 
+    /// The certificate that is remembered or given, if one is.
+    pub fn wanted(&self) -> Option<Fingerprint> {
+        match self.pinned.as_ref()?.state().wanted {
+            Wanted::This(pin) => Some(pin),
+            Wanted::Any | Wanted::First => None,
+        }
+    }
+
+    /// Remembers this certificate instead of the one before; only `pin-first` remembers. Says
+    /// whether it does.
+    pub fn remember(&self, fingerprint: Fingerprint) -> std::io::Result<bool> {
+        let Some(pinned) = &self.pinned else { return Ok(false) };
+        let Some(keep) = &pinned.keep else { return Ok(false) };
+        keep.write(KEPT_AS, &show(&fingerprint))?;
+        pinned.state().wanted = Wanted::This(fingerprint);
+        Ok(true)
+    }
+
     /// Forgets the remembered certificate: the next one is taken. Only `pin-first` has one.
     pub fn forget(&self) -> std::io::Result<()> {
         let Some(pinned) = &self.pinned else { return Ok(()) };

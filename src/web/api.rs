@@ -147,7 +147,9 @@ async fn status(_: Me, face: web::Data<Face>) -> HttpResponse {
         })
         .collect();
     let mut heard = face.timeline.sources();
-    for source in face.hooks.values().map(|hook| &hook.source) {
+    let view = face.view.borrow().clone();
+    let hooks = face.hooks.values().map(|hook| &hook.source);
+    for source in hooks.chain(face.sources.keys()) {
         if !heard.iter().any(|(name, ..)| name == source) {
             heard.push((source.clone(), jiff::Timestamp::UNIX_EPOCH, 0));
         }
@@ -157,7 +159,10 @@ async fn status(_: Me, face: web::Data<Face>) -> HttpResponse {
         .map(|(source, last, count)| {
             let quarantined = face.intake.quarantined_of(&source);
             let last = (count > 0).then_some(last);
-            json!({ "source": source, "last": last, "count": count, "quarantined": quarantined })
+            let link = view.links.iter().find(|(name, _)| *name == source).map(|(_, link)| link);
+            let link = link.filter(|_| face.sources.contains_key(&source));
+            json!({ "source": source, "last": last, "count": count, "quarantined": quarantined,
+                    "link": link })
         })
         .collect();
     let writable = face.journal.is_writable();

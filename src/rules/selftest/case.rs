@@ -8,12 +8,14 @@ use jiff::Timestamp;
 use jiff::civil::{DateTime, Time};
 use serde_json::{Map, Value as Json};
 
+use super::told::{CommandWanted, wanted};
 use crate::action::Message;
 use crate::event::{Event, EventId, Marks, Trust};
 use crate::node::{Cursor, Value, nearest};
 use crate::rules::House;
 use crate::rules::compile::unknown_person;
 use crate::rules::file::json;
+use crate::rules::tell::WORDS;
 
 /// When a test happens if it does not say: a Thursday noon in winter, on the house's clock.
 const AT_DEFAULT: DateTime = DateTime::constant(2026, 1, 15, 12, 0, 0, 0);
@@ -51,6 +53,7 @@ pub(in crate::rules) enum Expect {
     State(String, Json),
     NoSet,
     NoEmit,
+    Told(CommandWanted, Count),
 }
 
 /// How often something is expected.
@@ -102,7 +105,7 @@ impl PushWanted {
 }
 
 /// Whether a text is as wanted; each `*` stands for anything.
-fn fits(wanted: &str, has: &str) -> bool {
+pub(super) fn fits(wanted: &str, has: &str) -> bool {
     let Some((start, rest)) = wanted.split_once('*') else { return wanted == has };
     let Some(mut left) = has.strip_prefix(start) else { return false };
     let mut parts: Vec<&str> = rest.split('*').collect();
@@ -208,23 +211,25 @@ fn happening(at: Cursor<'_>, known: &Known<'_>, number: usize) -> Option<Vec<Hap
         let kind = kind.text()?.to_string();
         let source = table.optional("source").and_then(Cursor::text).map(str::to_string);
         let trust = table.optional("trust").and_then(|at| at.parse("a trust"));
+        let caught_up = table.optional("caught_up").and_then(Cursor::flag) == Some(true);
         let data = table.optional("data").map(|at| json(at.node()));
         let subject = table.optional("subject").and_then(Cursor::loose_text);
         found.push(Happening::Event(Box::new(Event {
             id: EventId::derive(["test", &at.place(), &number.to_string()]),
             source: source.unwrap_or_else(|| default_source(&kind, known.house)),
-            kind,
             subject: subject.map(str::to_string),
             time: None,
             received: Timestamp::UNIX_EPOCH,
-            trust: trust.unwrap_or(Trust::Authentic),
-            marks: Marks { test: true, ..Marks::default() },
+            trust: heard_with(&kind, trust, caught_up),
+            // Not marked as a test: here it is the real thing, and may open what it may open.
+            marks: Marks { caught_up, ..Marks::default() },
             hops: 0,
             data: match data {
                 Some(Json::Object(data)) => data,
                 _ => Map::new(),
             },
             raw: Vec::new(),
+            kind,
         })));
     }
     table.done();
@@ -232,6 +237,15 @@ fn happening(at: Cursor<'_>, known: &Known<'_>, number: usize) -> Option<Vec<Hap
         at.wrong_help("nothing happens here", "give a `type`, a `fixture` or `after: 10m`");
     }
     Some(found)
+}
+
+/// The trust that such an event has if it is live; what is caught up is never fresh.
+fn heard_with(kind: &str, trust: Option<Trust>, caught_up: bool) -> Trust {
+    let on_our_connection =
+        ["fibaro.", "indigo.", "emm.", "vms."].iter().any(|begin| kind.starts_with(begin));
+    let live = if on_our_connection { Trust::Fresh } else { Trust::Authentic };
+    let trust = trust.unwrap_or(live);
+    if caught_up { trust.min(Trust::Authentic) } else { trust }
 }
 
 /// The first source of the type's system, as the config names it.
@@ -275,6 +289,12 @@ fn expectation(at: Cursor<'_>, known: &Known<'_>) -> Option<Vec<Expect>> {
         };
         found.extend(set.named()?.into_iter().map(entry));
     }
+    for word in &WORDS {
+        if let Some(told) = table.optional(word.system) {
+            let (wanted, count) = wanted(word, told, known)?;
+            found.push(Expect::Told(wanted, count));
+        }
+    }
     if let Some(rule) = table.optional("fired") {
         found.push(Expect::Fired(rule_name(rule, known)?, Count::Some));
     }
@@ -308,28 +328,48 @@ fn rule_name(at: Cursor<'_>, known: &Known<'_>) -> Option<String> {
 /// `no: push`, or `no: { push: { to: ana } }`.
 fn nothing(at: Cursor<'_>, known: &Known<'_>) -> Option<Expect> {
     if matches!(at.node().value, Value::Text(..)) {
-        let words = [("push", 0), ("set", 1), ("emit", 2)];
-        return at.one_of(&words).map(|word| match word {
-            0 => Expect::Push(PushWanted::default(), Count::Exactly(0)),
-            1 => Expect::NoSet,
-            _ => Expect::NoEmit,
-        });
+        return no_such(at);
     }
     let mut table = at.table()?;
-    let push = table.optional("push").map(|at| push_wanted(at, known));
-    let emit = table.optional("emit").map(emit_wanted);
-    table.done();
-    match (push, emit) {
-        (Some(push), None) => push.map(|(wanted, _)| Expect::Push(wanted, Count::Exactly(0))),
-        (None, Some(Some(Expect::Emit { kind, subject, data, .. }))) => {
-            Some(Expect::Emit { kind, subject, data, count: Count::Exactly(0) })
-        }
-        (None, Some(_)) => None,
-        _ => {
-            at.wrong("`no` takes one `push` or one `emit`");
-            None
+    let none = Count::Exactly(0);
+    let mut found = Vec::new();
+    if let Some(push) = table.optional("push") {
+        found.push(push_wanted(push, known).map(|(wanted, _)| Expect::Push(wanted, none)));
+    }
+    if let Some(Some(emit)) = table.optional("emit").map(emit_wanted) {
+        found.push(match emit {
+            Expect::Emit { kind, subject, data, .. } => {
+                Some(Expect::Emit { kind, subject, data, count: none })
+            }
+            _ => None,
+        });
+    }
+    for word in &WORDS {
+        if let Some(told) = table.optional(word.system) {
+            found.push(wanted(word, told, known).map(|(wanted, _)| Expect::Told(wanted, none)));
         }
     }
+    let given = table.len();
+    table.done();
+    if given != 1 {
+        at.wrong("`no` takes one thing that must not happen");
+    }
+    found.pop().flatten().filter(|_| given == 1)
+}
+
+/// `no: push`, and so on.
+fn no_such(at: Cursor<'_>) -> Option<Expect> {
+    let systems = WORDS.iter().enumerate().map(|(i, word)| (word.system, i));
+    let (push, set, emit) = (WORDS.len(), WORDS.len() + 1, WORDS.len() + 2);
+    let own = [("push", push), ("set", set), ("emit", emit)];
+    let words: Vec<(&str, usize)> = own.into_iter().chain(systems).collect();
+    let none = Count::Exactly(0);
+    Some(match at.one_of(&words)? {
+        word if word == push => Expect::Push(PushWanted::default(), none),
+        word if word == set => Expect::NoSet,
+        word if word == emit => Expect::NoEmit,
+        word => Expect::Told(CommandWanted::any(&WORDS[word]), none),
+    })
 }
 
 fn push_wanted(at: Cursor<'_>, known: &Known<'_>) -> Option<(PushWanted, Count)> {
@@ -362,7 +402,8 @@ fn emit_wanted(at: Cursor<'_>) -> Option<Expect> {
     Some(Expect::Emit { kind: kind?.to_string(), subject, data, count })
 }
 
-fn times(at: Option<Cursor<'_>>) -> Count {
+/// How often; at least once if not said.
+pub(super) fn times(at: Option<Cursor<'_>>) -> Count {
     let times = at.and_then(|at| at.int(0..=1000)).and_then(|times| usize::try_from(times).ok());
     times.map_or(Count::Some, Count::Exactly)
 }

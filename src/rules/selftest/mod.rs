@@ -1,8 +1,9 @@
 //! The tests that stand beside the rules: run on the real engine with a clock that a test sets.
 //! Every person has one phone that takes everything at once, unless the test says otherwise; what
-//! rules emit comes back as it does in the house.
+//! rules emit comes back as it does in the house, and systems do what they are told.
 
 mod case;
+mod told;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -16,6 +17,7 @@ use case::{Count, Expect, Happening, PushWanted};
 
 use super::{Memory, RuleSet, StateEntry, explain::explain};
 use crate::action::{Message, Outcome, PhoneId, Task};
+use crate::command::Command;
 use crate::event::{Event, EventId, Trust};
 use crate::record::{Decided, Position, Settled, Verdict};
 
@@ -169,7 +171,10 @@ impl<'r> World<'r> {
             let decided = self.rules.decide(&event, seen, &self.memory, self.now);
             self.memory.apply_decided(&decided, self.now);
             for action in &decided.actions {
-                let outcome = Outcome::Delivered;
+                let outcome = match &action.task {
+                    Task::Command(_) => Outcome::Done,
+                    Task::Push { .. } | Task::Emit(_) => Outcome::Delivered,
+                };
                 let settled = Settled { action: action.id, outcome, attempts: 1, at: self.now };
                 self.memory.apply_settled(&settled);
                 if let Task::Emit(made) = &action.task {
@@ -194,6 +199,14 @@ impl<'r> World<'r> {
         actions.filter_map(|action| match &action.task {
             Task::Emit(event) => Some(&**event),
             Task::Push { .. } | Task::Command(_) => None,
+        })
+    }
+
+    fn told(&self) -> impl Iterator<Item = &Command> {
+        let actions = self.done.iter().flat_map(|(_, decided)| &decided.actions);
+        actions.filter_map(|action| match &action.task {
+            Task::Command(command) => Some(&**command),
+            Task::Push { .. } | Task::Emit(_) => None,
         })
     }
 
@@ -226,6 +239,10 @@ impl<'r> World<'r> {
                 let has = self.memory.state(path).map_or(&Json::Null, |entry| &entry.value);
                 let same = has == value;
                 (!same).then(|| format!("expected `{path}` to be {value}, but it is {has}"))
+            }
+            Expect::Told(wanted, count) => {
+                let found = self.told().filter(|command| wanted.fits(command)).count();
+                count.miss(found, &wanted.to_string())
             }
             Expect::NoEmit => {
                 let event = self.emitted().next()?;

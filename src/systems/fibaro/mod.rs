@@ -1,5 +1,13 @@
-//! FIBARO Intercom: JSON-RPC 2.0 over a WebSocket. Facts: `protocols/fibaro.md` of the project's
-//! notes, after the vendor's API page.
+//! FIBARO Intercom: JSON-RPC 2.0 over a WebSocket. Facts: the vendor's API page, corrected by what
+//! public clients found on real devices. Here: the config, and what runs.
+
+pub mod client;
+pub mod commands;
+pub mod mirror;
+pub mod names;
+pub mod session;
+pub mod sim;
+pub mod wire;
 
 use std::collections::BTreeMap;
 
@@ -7,8 +15,18 @@ use url::Url;
 
 use super::Certificate;
 use super::link::Link;
-use crate::command::Spec;
+use super::tls::{self, Fingerprint};
 use crate::secret::Secret;
+pub use commands::{COMMANDS, TRUST_CERTIFICATE};
+
+/// What an intercom's signals, and its certificate, become.
+pub const TYPES: &[&str] = &[
+    "fibaro.relay",
+    "fibaro.button",
+    "fibaro.day_night",
+    "fibaro.proximity",
+    "fibaro.certificate_changed",
+];
 
 /// One `[fibaro.<name>]`.
 #[derive(Debug, Clone)]
@@ -25,10 +43,16 @@ pub struct Config {
     pub names: BTreeMap<String, String>,
 }
 
-/// What an intercom can be told.
-pub static COMMANDS: &[Spec] = &[];
-
 /// Runs until Portero stops.
-pub async fn run(_config: Config, link: Link) {
-    link.stopping.cancelled().await;
+pub async fn run(config: Config, link: Link) {
+    for key in names::unknown_keys(&config.names) {
+        let source = &link.source;
+        tracing::warn!(source, key, "`names` has a key that names nothing; see docs/fibaro.md");
+    }
+    client::run(config, link).await;
+}
+
+/// A certificate's SHA-256 as people copy it, with or without `sha256:` before it.
+pub fn fingerprint(text: &str) -> Option<Fingerprint> {
+    tls::parse(text).or_else(|| tls::parse(&format!("sha256:{}", text.trim())))
 }

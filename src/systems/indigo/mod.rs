@@ -1,15 +1,34 @@
 //! Indigo home control: seven WebSocket feeds and HTTP commands. Facts: `protocols/indigo.md` of
 //! the project's notes, after Indigo's own documentation.
 
+pub mod patch;
+pub mod diff;
+pub mod wire;
+pub mod mirror;
+pub mod reconcile;
+pub mod requests;
+pub mod sync;
+pub mod local_time;
+pub mod news;
+pub mod log;
+pub mod commands;
+pub mod orders;
+pub mod session;
+pub mod client;
+pub mod sim;
+
 use std::time::Duration;
 
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use url::Url;
 
 use super::Certificate;
 use super::link::Link;
-use crate::command::Spec;
 use crate::secret::Secret;
+
+pub use commands::COMMANDS;
+pub use news::types;
 
 /// One `[indigo.<name>]`.
 #[derive(Debug, Clone)]
@@ -75,10 +94,16 @@ impl Feed {
     }
 }
 
-/// What an Indigo server can be told.
-pub static COMMANDS: &[Spec] = &[];
+/// Now, by two clocks: one that people read and that may be set, and one that only goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// The wall clock.
+    pub at: Timestamp,
+    /// Since the driver's start.
+    pub up: Duration,
+}
 
 /// Runs until Portero stops.
-pub async fn run(_config: Config, link: Link) {
-    link.stopping.cancelled().await;
+pub async fn run(config: Config, link: Link) {
+    client::run(config, link).await;
 }

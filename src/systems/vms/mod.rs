@@ -1,5 +1,15 @@
 //! aipix VMS: a video system with the block's intercoms, REST with a token. Facts:
 //! `protocols/vms.md` of the project's notes, after the vendor's pages and its own SDKs.
+//!
+//! Intercoms and calls are polled: the VMS tells nobody that somebody rings but phones, by the
+//! push services of their makers. [`wire`] reads and makes what goes over the line, [`session`]
+//! decides what is asked and what an answer means, `client` does it.
+
+pub mod wire;
+pub mod session;
+pub mod sim;
+mod client;
+mod commands;
 
 use std::time::Duration;
 
@@ -7,7 +17,6 @@ use url::Url;
 
 use super::Certificate;
 use super::link::Link;
-use crate::command::Spec;
 use crate::secret::Secret;
 
 /// One `[vms.<name>]`.
@@ -31,10 +40,25 @@ pub struct Config {
     pub client: String,
 }
 
-/// What a VMS can be told.
-pub static COMMANDS: &[Spec] = &[];
+pub use self::commands::COMMANDS;
+
+/// Every `vms.*` event type there is; `docs/events.md` describes each.
+pub const TYPES: &[&str] = &[
+    "vms.ring",
+    "vms.call.answered",
+    "vms.call.ended",
+    "vms.call.missed",
+    "vms.intercom.online",
+    "vms.intercom.offline",
+    "vms.intercom.enabled",
+    "vms.intercom.disabled",
+    "vms.intercom.renamed",
+    "vms.intercom.appeared",
+    "vms.intercom.gone",
+    "vms.certificate_changed",
+];
 
 /// Runs until Portero stops.
-pub async fn run(_config: Config, link: Link) {
-    link.stopping.cancelled().await;
+pub async fn run(config: Config, link: Link) {
+    client::run(config, link).await;
 }

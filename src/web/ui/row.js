@@ -3,7 +3,7 @@
 
 import { append, chip, fill, h, icon, picture } from "./dom.js";
 import {
-  clock, count, isCalm, kindOf, marksOf, moment, NOT_SENT, placeOf, PUSH_STEPS, pushState, TRUST, VERDICTS,
+  clock, count, isCalm, kindOf, marksOf, moment, NOT_SENT, placeOf, PUSH_STEPS, commandState, commandState, pushState, TRUST, VERDICTS,
 } from "./words.js";
 
 /** More pushes than this are counted in the summary line instead of named. */
@@ -74,9 +74,11 @@ function chipsOf(event, decided) {
   if (trust?.[1] === "warn") chips.push(chip(trust[0], trust[1], trust[2]));
   if (!decided) return [...chips, chip("deciding…")];
   const pushes = decided.actions.filter((one) => one.kind === "push");
+  const commands = decided.actions.filter((one) => one.kind === "command");
+  chips.push(...commands.map((one) => chip(`${one.to}: ${commandState(one).words}`, commandState(one).tone, one.call)));
   chips.push(...pushes.length <= NAMED_MAX ? pushes.map(namedChip) : countedChips(pushes));
   if (decided.actions.length === 0) chips.push(quietChip(decided));
-  else if (pushes.length === 0) chips.push(chip(count(decided.actions.length, "event") + " made", "good"));
+  else if (pushes.length + commands.length === 0) chips.push(chip(count(decided.actions.length, "event") + " made", "good"));
   return chips;
 }
 
@@ -143,6 +145,7 @@ function decisionOf(decided) {
 }
 
 function actionOf(action) {
+  if (action.kind === "command") return commandOf(action);
   if (action.kind !== "push") {
     return h("li", { class: "action" }, h("p", {}, "Made the event ", h("code", {}, action.emits ?? action.id)), byRule(action));
   }
@@ -153,6 +156,16 @@ function actionOf(action) {
     state.step === null
       ? h("p", {}, chip(state.words, state.tone), action.detail ? ` ${action.detail}` : "")
       : steps(action, state),
+    byRule(action));
+}
+
+function commandOf(action) {
+  const state = commandState(action);
+  const told = Object.entries(action.args ?? {}).map(([name, value]) => [name, plain(value)]);
+  return h("li", { class: "action" },
+    h("p", { class: "to" }, "Told ", h("b", {}, action.to), " to ", h("code", {}, action.call)),
+    told.length > 0 ? table(told) : null,
+    h("p", {}, chip(state.words, state.tone), action.detail ? ` ${action.detail}` : ""),
     byRule(action));
 }
 

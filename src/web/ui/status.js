@@ -76,6 +76,7 @@ function sourcesOf(sources) {
       : h("ul", { class: "bare" }, sources.map((one) => h("li", {},
         h("b", {}, one.source), " ",
         h("span", { class: "fine" }, one.last ? `last heard ${ago(one.last)}` : "not heard yet", `, ${count(one.count ?? 0, "event")}`),
+        one.link && !one.link.up ? [" ", chip("not connected", "bad", one.link.why), h("span", { class: "fine" }, ` ${one.link.why ?? ""}`)] : null,
         one.quarantined > 0 ? [" ", chip(`${one.quarantined} quarantined`, "warn")] : null))));
 }
 
@@ -83,9 +84,9 @@ function quarantineOf(list) {
   return h("div", { class: "card", id: "status-quarantine" },
     h("h3", {}, icon("warn"), " Quarantine ", list.length > 0 ? chip(list.length, "warn") : null),
     list.length === 0
-      ? h("p", { class: "fine" }, "Empty. Messages with a bad signature would be kept here and never passed on.")
+      ? h("p", { class: "fine" }, "Empty. Messages with a bad signature, or that make no sense, would be kept here and never passed on.")
       : [
-        h("p", {}, "These messages could not be vouched for. They were kept to be looked at and went no further."),
+        h("p", {}, "These messages could not be vouched for or not be understood. They were kept to be looked at and went no further."),
         list.map((one, index) => h("details", { "data-key": `${one.received}-${one.source}-${index}` },
           h("summary", {}, h("b", {}, one.reason), h("span", { class: "fine" }, ` ${one.source}, ${ago(one.received)}`)),
           h("p", { class: "fine" }, moment(one.received)),

@@ -72,6 +72,44 @@ const KINDS = {
   "netatmo.new_device": ["New device", "plug", "health"],
   "netatmo.unparsable": ["Unreadable message", "question", "other"],
   "netatmo.unknown": ["Unknown message", "question", "other"],
+  "netatmo.consent_needed": ["Netatmo needs your consent again", "warn", "portero"],
+  "netatmo.webhook_failed": ["Netatmo cannot reach this house", "warn", "portero"],
+  "netatmo.module_unreachable": ["Device out of reach", "cut", "health"],
+  "netatmo.module_reachable": ["Device in reach again", "plug", "health"],
+  "netatmo.tag_status": ["Door or window", "door", "door"],
+  "fibaro.button": ["Gate bell rang", "bell", "bell"],
+  "fibaro.relay": ["Gate", "door", "door"],
+  "fibaro.day_night": ["Day or night view", "bulb", "health"],
+  "fibaro.proximity": ["Somebody at the gate", "person", "motion"],
+  "fibaro.certificate_changed": ["The intercom shows another certificate", "warn", "portero"],
+  "indigo.device.added": ["New device", "plug", "other"],
+  "indigo.device.changed": ["Device changed", "gear", "other"],
+  "indigo.device.deleted": ["Device removed", "cut", "other"],
+  "indigo.variable.changed": ["Variable changed", "gear", "other"],
+  "indigo.log": ["Indigo's log", "dot", "other"],
+  "emm.active_alarm": ["Alarm", "siren", "alarm"],
+  "emm.alarm_cleared": ["Alarm is over", "check", "alarm"],
+  "emm.user_event": ["Page", "bell", "other"],
+  "emm.unknown": ["Unknown message", "question", "other"],
+  "emm.unparsed": ["Unreadable message", "question", "alarm"],
+  "emm.changes_silenced": ["The paging system tells us nothing", "warn", "portero"],
+  "vms.ring": ["The block's door rang", "bell", "bell"],
+  "vms.call.answered": ["Call answered", "bell", "bell"],
+  "vms.call.ended": ["Call ended", "bell", "bell"],
+  "vms.call.missed": ["Call missed", "bell", "bell"],
+  "vms.intercom.online": ["Intercom is back", "plug", "health"],
+  "vms.intercom.offline": ["Intercom is offline", "cut", "health"],
+  "vms.intercom.enabled": ["Intercom turned on", "plug", "health"],
+  "vms.intercom.disabled": ["Intercom turned off", "cut", "health"],
+  "vms.intercom.renamed": ["Intercom renamed", "gear", "health"],
+  "vms.intercom.appeared": ["New intercom", "plug", "health"],
+  "vms.intercom.gone": ["Intercom removed", "cut", "health"],
+  "vms.certificate_changed": ["The VMS shows another certificate", "warn", "portero"],
+  "portero.source.silent": ["A system is silent", "warn", "portero"],
+  "portero.source.heard": ["A system is heard again", "check", "portero"],
+  "portero.command": ["Command by hand", "person", "portero"],
+  "portero.journal.failed": ["The journal cannot be written", "warn", "portero"],
+  "portero.netatmo.bad_signatures": ["Many bad signatures", "warn", "portero"],
   "portero.rules.rejected": ["Rules rejected", "warn", "portero"],
   "portero.netatmo.ban_risk": ["Netatmo may ban us", "warn", "portero"],
   "portero.test": ["Test", "bell", "portero"],
@@ -147,6 +185,8 @@ export const VERDICTS = {
 export const NOT_SENT = {
   no_phone: "no phone has notifications on",
   template_error: "the text could not be made",
+  bad_argument: "the system does not take that",
+  not_trusted: "it opens something, and this event must not",
   too_many_hops: "too many events made from events",
 };
 
@@ -163,6 +203,13 @@ export function pushState(action) {
     case "unknown": return { words: "result unknown", tone: "warn", step: null };
     default: return { words: String(action.state), tone: "plain", step: null };
   }
+}
+
+/** What became of a command to a system: { words, tone }. */
+export function commandState(action) {
+  if (action.state === "done") return { words: "done", tone: "good" };
+  if (action.state === "waiting") return { words: "under way", tone: "plain" };
+  return { words: pushState(action).words, tone: pushState(action).tone };
 }
 
 /** The stations of a push, by `step`. */

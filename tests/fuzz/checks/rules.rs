@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use portero::command::{Arg, Kind, Repeat, Spec};
 use portero::event::{Event, EventId, Marks, Trust};
 use portero::node::SourceFile;
 use portero::record::Position;
-use portero::rules::{House, Memory, RuleSet, selftest};
+use portero::rules::{House, Memory, RuleSet, System, selftest};
 
 pub fn check(bytes: &[u8]) {
     let Ok(file) = SourceFile::from_bytes("fuzz.yaml", bytes) else { return };
@@ -19,6 +20,33 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
+/// One command with an argument of each kind.
+static COMMANDS: [Spec; 1] = [Spec {
+    name: "send",
+    about: "",
+    args: &[
+        arg("to", Kind::Texts),
+        arg("text", Kind::Text),
+        arg("relay", Kind::Int(0, 1)),
+        arg("duration", Kind::Number),
+        arg("priority", Kind::Flag),
+        arg("timeout", Kind::Millis(250, 30_000)),
+        arg("mode", Kind::Word(&["day", "night"])),
+        arg("message", Kind::Json),
+        arg("pin", Kind::Secret),
+    ],
+    repeat: Repeat::Better,
+    opens: true,
+}];
+
+const fn arg(name: &'static str, kind: Kind) -> Arg {
+    Arg { name, kind, required: false, about: "" }
+}
+
+fn system(name: &str) -> System {
+    System { names: [name.to_string()].into(), commands: &COMMANDS }
+}
+
 fn house() -> House {
     let people = ["ana", "ben"].map(String::from);
     let groups = [("family".to_string(), people.to_vec())];
@@ -26,6 +54,8 @@ fn house() -> House {
         people: people.into(),
         groups: groups.into(),
         sources: ["netatmo/home".to_string()].into(),
+        systems: [("emm".to_string(), system("block")), ("fibaro".to_string(), system("gate"))]
+            .into(),
         ..House::default()
     }
 }
