@@ -1,14 +1,27 @@
 //! Infinity Fusion EMM, a paging system: REST with a session. Facts: `protocols/emm.md` of the
 //! project's notes, after the vendor's API page.
 
+mod alarms;
+mod client;
+mod commands;
+mod inbox;
+pub mod notification;
+mod orders;
+mod recipients;
+pub mod repair;
+pub mod session;
+pub mod sim;
+pub mod wire;
+
 use std::time::Duration;
 
 use url::Url;
 
 use super::Certificate;
 use super::link::Link;
-use crate::command::Spec;
 use crate::secret::Secret;
+
+pub use commands::COMMANDS;
 
 /// One `[emm.<name>]`.
 #[derive(Debug, Clone)]
@@ -27,10 +40,7 @@ pub struct Config {
     pub flat_send: bool,
 }
 
-/// What an EMM can be told.
-pub static COMMANDS: &[Spec] = &[];
-
 /// Runs until Portero stops.
-pub async fn run(_config: Config, link: Link) {
-    link.stopping.cancelled().await;
+pub async fn run(config: Config, link: Link) {
+    client::run(config, link).await;
 }
