@@ -14,6 +14,8 @@ mod rules;
 mod fibaro_wire;
 #[path = "fuzz/checks/vms_wire.rs"]
 mod vms_wire;
+#[path = "fuzz/checks/emm_wire.rs"]
+mod emm_wire;
 
 /// Runs `check` on every file of a folder below the package.
 fn replay(folder: &str, check: fn(&[u8])) {
@@ -50,4 +52,10 @@ fn fibaro_wire() {
 fn vms_wire() {
     replay("tests/fuzz/corpus/vms_wire", vms_wire::check);
     replay("fixtures/vms", vms_wire::check);
+}
+
+#[test]
+fn emm_wire() {
+    replay("tests/fuzz/corpus/emm_wire", emm_wire::check);
+    replay("fixtures/emm", emm_wire::check);
 }
