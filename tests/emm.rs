@@ -133,7 +133,10 @@ async fn news_are_heard_live_with_state() {
 
     let id = world.sim.raise("Lift 2", "stuck");
     let event = world.house.event("emm.active_alarm", 1).await;
-    assert_eq!(event.subject.as_deref(), Some("Lift 2"));
+    assert_eq!(
+        (event.subject.clone(), &event.data["name"]),
+        (Some(id.to_string()), &json!("Lift 2"))
+    );
     assert_eq!(event.data["active_text"], "stuck");
     let state = world.house.state(&format!("emm/block/alarm/{id}")).unwrap();
     assert_eq!((&state["name"], &state["recipient_id"]), (&json!("Lift 2"), &json!(15)));
@@ -196,7 +199,7 @@ async fn a_drained_answer_that_is_lost_is_found_again() {
     world.sim.clear(old);
     let cleared = world.house.event("emm.alarm_cleared", 1).await;
     assert!(cleared.marks.caught_up);
-    assert_eq!(cleared.subject.as_deref(), Some("Old"));
+    assert_eq!(cleared.data["name"], "Old");
     world.settled().await;
     let lost = world.house.events_of("emm.user_event");
     assert!(lost.iter().all(|e| e.marks.caught_up && e.trust < Trust::Fresh));
@@ -332,7 +335,7 @@ async fn a_body_that_was_kept_and_not_read_is_read_at_the_next_start() {
     let world = World { sim, house, run, driver };
     let event = world.house.event("emm.active_alarm", 1).await;
     assert!(event.marks.caught_up);
-    assert_eq!(event.subject.as_deref(), Some("Gas"));
+    assert_eq!(event.data["name"], "Gas");
     world.settled().await;
     let (_, house) = world.stop().await;
     assert_eq!(house.link(SOURCE).0.unread, []);

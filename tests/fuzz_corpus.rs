@@ -16,6 +16,8 @@ mod fibaro_wire;
 mod vms_wire;
 #[path = "fuzz/checks/indigo_wire.rs"]
 mod indigo_wire;
+#[path = "fuzz/checks/emm_wire.rs"]
+mod emm_wire;
 
 /// Runs `check` on every file of a folder below the package.
 fn replay(folder: &str, check: fn(&[u8])) {
@@ -58,4 +60,10 @@ fn vms_wire() {
 fn indigo_wire() {
     replay("tests/fuzz/corpus/indigo_wire", indigo_wire::check);
     replay("fixtures/indigo/transcripts", indigo_wire::check);
+}
+
+#[test]
+fn emm_wire() {
+    replay("tests/fuzz/corpus/emm_wire", emm_wire::check);
+    replay("fixtures/emm", emm_wire::check);
 }

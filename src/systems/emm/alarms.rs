@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
-use super::notification::Alarm;
+use super::notification::{Alarm, filled};
 
 /// Ended activations that are remembered, so that a late copy does not raise them again in our
 /// state. A poll brings a handful.
@@ -218,6 +218,7 @@ impl Change {
         data: Map<String, Value>,
         state: Option<State>,
     ) -> Change {
+        let data = filled(data);
         Change { id, key, is_cleared, data, is_news: true, state, is_concluded: false }
     }
 }
@@ -231,7 +232,7 @@ impl Episode {
     }
 
     fn state(&self) -> Value {
-        let mut value = self.data.clone();
+        let mut value = filled(self.data.clone());
         value.insert("key".into(), self.key.clone().into());
         value.insert("heard".into(), json!(self.heard));
         Value::Object(value)
@@ -271,9 +272,7 @@ fn lasts(known: &Episode, alarm: &Alarm, now: Timestamp) -> bool {
 fn refresh(known: &mut Episode, alarm: &Alarm) -> Option<Change> {
     let mut changed = false;
     for (name, value) in &alarm.data {
-        // An empty text in the list means only that the list does not say.
-        let says = name != "active_duration" && *value != Value::from("");
-        if says && known.data.get(name) != Some(value) {
+        if name != "active_duration" && known.data.get(name) != Some(value) {
             known.data.insert(name.clone(), value.clone());
             changed = true;
         }
@@ -302,11 +301,7 @@ mod tests {
 
     fn listed(id: i64, duration: i64) -> Alarm {
         let fields = json!({ "id": id, "alarm_name": "Lift", "duration": duration });
-        let mut fields = fields.as_object().unwrap().clone();
-        if let Some(name) = fields.remove("alarm_name") {
-            fields.insert("alarm_name".into(), name);
-        }
-        super::super::notification::alarm(fields).unwrap()
+        super::super::notification::alarm(fields.as_object().unwrap().clone()).unwrap()
     }
 
     fn keys(changes: &[Change]) -> Vec<(String, bool)> {

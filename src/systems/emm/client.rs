@@ -12,6 +12,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Config;
+use super::certificate::Watch;
+use super::commands::TRUST_CERTIFICATE;
 use super::session::{Call, Input, Moment, Output, Session, Setup};
 use super::wire;
 use crate::secret::random;
@@ -40,6 +42,7 @@ struct Client {
     link: Link,
     session: Session,
     http: Http,
+    certificate: Watch,
     calls: Calls,
     replies: HashMap<u64, oneshot::Sender<Reply>>,
     next_order: u64,
@@ -89,6 +92,7 @@ impl Client {
             link,
             session,
             http,
+            certificate: Watch::default(),
             calls: FuturesUnordered::new(),
             replies: HashMap::new(),
             next_order: 0,
@@ -143,6 +147,12 @@ impl Client {
     }
 
     async fn order(&mut self, order: Order) {
+        if order.command.call == TRUST_CERTIFICATE {
+            let given = order.command.args.get("fingerprint").and_then(|text| text.as_str());
+            let reply = self.certificate.trust(self.http.tls(), given.unwrap_or_default());
+            // Whoever asked may have gone.
+            return drop(order.reply.send(reply));
+        }
         let n = self.next_order;
         self.next_order += 1;
         let Order { command, secrets, deadline, reply } = order;
@@ -153,6 +163,7 @@ impl Client {
     async fn answered(&mut self, answered: Answered) {
         let Answered { call, drains, answer } = answered;
         let mut kept = None;
+        self.certificate.look(self.http.tls(), &mut self.link).await;
         if let Ok(answer) = &answer {
             self.link.alive();
             let is_worth_it = drains && answer.status == 200 && !wire::is_nothing(&answer.body);

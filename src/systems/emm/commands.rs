@@ -2,6 +2,9 @@
 
 use crate::command::{Arg, Kind, Repeat, Spec};
 
+/// The command that the driver does itself: take the EMM's new certificate.
+pub(super) const TRUST_CERTIFICATE: &str = "trust_certificate";
+
 /// The largest number of the vendor's `int`.
 const ID_MAX: i64 = i32::MAX as i64;
 
@@ -175,4 +178,16 @@ pub static COMMANDS: &[Spec] = &[
         &[],
         Repeat::Harmless,
     ),
+    // Who takes a stranger's certificate tells a stranger the password.
+    Spec {
+        name: TRUST_CERTIFICATE,
+        about: "Takes the new certificate that the EMM shows since it was refused",
+        args: &[needed(
+            "fingerprint",
+            Kind::Text,
+            "its SHA-256, as `emm.certificate_changed` told it",
+        )],
+        repeat: Repeat::Never,
+        opens: true,
+    },
 ];

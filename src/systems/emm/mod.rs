@@ -2,6 +2,7 @@
 //! project's notes, after the vendor's API page.
 
 mod alarms;
+mod certificate;
 mod client;
 mod commands;
 mod inbox;
@@ -22,6 +23,17 @@ use super::link::Link;
 use crate::secret::Secret;
 
 pub use commands::COMMANDS;
+
+/// Every `emm.*` event type there is; `docs/events.md` describes each.
+pub const TYPES: &[&str] = &[
+    "emm.user_event",
+    "emm.active_alarm",
+    "emm.alarm_cleared",
+    "emm.unknown",
+    "emm.unparsed",
+    "emm.changes_silenced",
+    "emm.certificate_changed",
+];
 
 /// One `[emm.<name>]`.
 #[derive(Debug, Clone)]

@@ -135,9 +135,6 @@ pub fn alarm(mut fields: Map<String, Value>) -> Option<Alarm> {
     if let Some(status) = fields.get("status").and_then(Status::read) {
         fields.insert("status_name".into(), status.name().into());
     }
-    for text in ["name", "active_text", "reset_text"] {
-        fields.entry(text).or_insert_with(|| "".into());
-    }
     for flag in ["priority", "cleared"] {
         fields.entry(flag).or_insert(Value::Bool(false));
     }
@@ -162,6 +159,10 @@ pub fn alarm(mut fields: Map<String, Value>) -> Option<Alarm> {
         "source_gateway_name",
     ];
     normal(&mut fields, &INTS, &["priority", "cleared", "send_resets"], &["active_time"], &TEXTS);
+    fields.retain(|name, value| {
+        let is_blank = value.as_str().is_some_and(|text| text.trim().is_empty());
+        !(is_blank && TEXTS.contains(&name.as_str()))
+    });
     Some(Alarm {
         id,
         // 0 means that no message was sent.
@@ -171,6 +172,17 @@ pub fn alarm(mut fields: Map<String, Value>) -> Option<Alarm> {
         is_cleared: fields.get("cleared") == Some(&Value::Bool(true)),
         data: fields,
     })
+}
+
+/// An alarm's fields with a name and texts in any case, so that a rule can always say something:
+/// a missing text is the name, a missing name the number.
+pub fn filled(mut data: Map<String, Value>) -> Map<String, Value> {
+    let id = data.get("id").and_then(wire::text).unwrap_or_default();
+    let name = data.entry("name").or_insert_with(|| id.into()).clone();
+    for text in ["active_text", "reset_text"] {
+        data.entry(text).or_insert_with(|| name.clone());
+    }
+    data
 }
 
 fn rename(fields: &mut Map<String, Value>, names: &[(&str, &str)]) {
@@ -230,7 +242,7 @@ mod tests {
         assert_eq!((listed.id, listed.duration, listed.is_cleared), (3, Some(12), false));
         assert_eq!(
             Value::Object(listed.data),
-            json!({ "id": 3, "name": "Lift", "active_text": "stuck", "reset_text": "",
+            json!({ "id": 3, "name": "Lift", "active_text": "stuck",
                 "active_duration": 12, "recipient_id": 4, "priority": true, "cleared": false,
                 "status": "in progress", "status_name": "in_progress" })
         );
@@ -243,6 +255,14 @@ mod tests {
         assert!(live.is_cleared);
         assert_eq!(live.data["active_time"], "2022-10-04T22:54:24Z");
         assert_eq!((&live.data["name"], &live.data["new_field"]), (&json!("7"), &json!([1])));
+    }
+
+    #[test]
+    fn there_is_always_something_to_say() {
+        let data = filled(alarm(object(json!({ "id": 3, "name": " " }))).unwrap().data);
+        assert_eq!((&data["name"], &data["active_text"]), (&json!("3"), &json!("3")));
+        let data = filled(object(json!({ "id": 3, "name": "Lift", "reset_text": "runs" })));
+        assert_eq!((&data["active_text"], &data["reset_text"]), (&json!("Lift"), &json!("runs")));
     }
 
     #[test]

@@ -346,7 +346,8 @@ mod tests {
 
     #[test]
     fn every_command_has_a_request() {
-        for spec in COMMANDS {
+        // What opens is the driver's own.
+        for spec in COMMANDS.iter().filter(|spec| !spec.opens) {
             let given = spec.args.iter().filter(|arg| arg.required).map(|arg| {
                 let value = match arg.kind {
                     Kind::Int(..) => json!(7),

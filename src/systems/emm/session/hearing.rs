@@ -182,10 +182,9 @@ impl Session {
             };
             let kind = if change.is_cleared { "emm.alarm_cleared" } else { "emm.active_alarm" };
             let mut event = self.event(kind, &[&change.key], &origin, change.data);
-            let text = |name: &str| event.data.get(name).and_then(Value::as_str);
-            let name = text("name").filter(|name| !name.trim().is_empty()).map(String::from);
-            let since = text("active_time").and_then(|at| at.parse().ok());
-            event.subject = Some(name.unwrap_or_else(|| change.id.to_string()));
+            let since = event.data.get("active_time").and_then(Value::as_str);
+            let since = since.and_then(|at| at.parse().ok());
+            event.subject = Some(change.id.to_string());
             // An end has no moment of its own.
             event.time = since.filter(|_| !change.is_cleared);
             news.events.push(event.into());
