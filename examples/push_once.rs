@@ -14,7 +14,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use portero::action::{Action, ActionId, Lane, Message, PhoneId, Task};
 use portero::clock::Clock;
-use portero::delivery::push::client::{PushClient, Setup as ClientSetup, Timeouts, system_roots};
+use portero::delivery::push::client::{PushClient, Setup as ClientSetup, Timeouts};
 use portero::delivery::push::endpoint::Policy;
 use portero::delivery::push::payload::Composer;
 use portero::delivery::push::vapid::{Contact, Vapid, VapidKeys};
@@ -76,7 +76,7 @@ async fn send(
         policy: Policy::from_config(given.endpoint.starts_with("http://")),
         composer: Composer::new("https://home.example.org".parse()?, Secret::new("receipts")),
         vapid: Vapid::new(Arc::new(keys), contact),
-        roots: system_roots()?,
+        roots: portero::systems::tls::system_roots()?,
         timeouts: Timeouts::default(),
         clock: clock.clone(),
     })?;

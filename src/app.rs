@@ -73,16 +73,10 @@ pub struct App {
     pub admin: SocketAddr,
     /// What the handlers see.
     pub face: Data<Face>,
-    router: mpsc::Sender<Message>,
-    delivery: delivery::Handle,
-    commands: Commands,
-    drivers: Running,
-    journal: Journal,
+    core: Core,
     servers: [ServerHandle; 2],
     ready: watch::Sender<bool>,
     stopping: CancellationToken,
-    indexing: CancellationToken,
-    indexer: JoinHandle<()>,
     store: PathBuf,
     _lock: StoreLock,
 }
@@ -137,37 +131,25 @@ impl App {
         };
         let Started { rules, status, stamp } =
             reloader.start(clock.now()).map_err(StartError::Rules)?;
-        let Core {
-            journal,
-            intake,
-            timeline,
-            delivery,
-            commands,
-            drivers,
-            router,
-            view,
-            index,
-            indexing,
-            indexer,
-        } = Core::start(&config, &keys, &clock, rules).await?;
+        let core = Core::start(&config, &keys, &clock, rules).await?;
         let stopping = CancellationToken::new();
         let (shown, status) = watch::channel(status);
-        let reloading =
-            reloader.run(stamp, router.clone(), intake.clone(), shown, stopping.clone());
-        tokio::spawn(reloading);
-        tokio::spawn(keep_house(journal.clone(), index, router.clone(), stopping.clone()));
-        tokio::spawn(show_status(timeline.clone(), status.clone()));
+        let (router, intake) = (core.router.clone(), core.intake.clone());
+        tokio::spawn(reloader.run(stamp, router, intake, shown, stopping.clone()));
+        let (journal, index) = (core.journal.clone(), core.index.clone());
+        tokio::spawn(keep_house(journal, index, core.router.clone(), stopping.clone()));
+        tokio::spawn(show_status(core.timeline.clone(), status.clone()));
 
         tokio::spawn(telemetry::keep_metrics(metrics.clone(), stopping.clone()));
         let (ready, is_ready) = watch::channel(true);
         let face = Data::new(Face {
-            intake,
-            journal: journal.clone(),
-            commands: commands.clone(),
+            intake: core.intake.clone(),
+            journal: core.journal.clone(),
+            commands: core.commands.clone(),
             sources: config.systems.sources(),
-            router: router.clone(),
-            view,
-            timeline,
+            router: core.router.clone(),
+            view: core.view.clone(),
+            timeline: core.timeline.clone(),
             rules: status,
             hooks: hooks(&config),
             vapid: keys.vapid.public_key().to_string(),
@@ -187,23 +169,7 @@ impl App {
         let (servers, listen, admin) = serve(&config, &face)?;
         let control = Control { admin, token: face.control_token.expose().to_string() };
         cannot!(control.write(&store), "cannot write to {}", store.display())?;
-        Ok(App {
-            listen,
-            admin,
-            face,
-            router,
-            delivery,
-            commands,
-            drivers,
-            journal,
-            servers,
-            ready,
-            stopping,
-            indexing,
-            indexer,
-            store,
-            _lock: lock,
-        })
+        Ok(App { listen, admin, face, core, servers, ready, stopping, store, _lock: lock })
     }
 
     /// Stops taking events, decides and stores what was taken, and ends. What is not delivered
@@ -215,22 +181,7 @@ impl App {
         for server in &self.servers {
             server.stop(true).await;
         }
-        self.commands.close(DELIVERY_GRACE).await;
-        self.drivers.stop().await;
-        // Whatever was submitted is durable and on its way to the router before it drains.
-        if let Err(error) = self.journal.barrier().await {
-            tracing::error!(%error, "the journal cannot be written while stopping");
-        }
-        let (reply, drained) = oneshot::channel();
-        if self.router.send(Message::Drain(reply)).await.is_ok() {
-            // An error means that the router is gone, which is what is waited for.
-            let _ = drained.await;
-        }
-        let owed = self.delivery.drain(DELIVERY_GRACE).await;
-        let _ = self.journal.barrier().await;
-        self.indexing.cancel();
-        // Whatever it could not write is folded in at the next start.
-        let _ = self.indexer.await;
+        let owed = self.core.stop().await;
         tracing::info!(owed, "stopped");
     }
 }
@@ -309,6 +260,27 @@ impl Core {
             indexing,
             indexer,
         })
+    }
+
+    /// Ends all parts in the order of an event's way; how many actions are still owed.
+    async fn stop(self) -> usize {
+        self.commands.close(DELIVERY_GRACE).await;
+        self.drivers.stop().await;
+        // Whatever was submitted is durable and on its way to the router before it drains.
+        if let Err(error) = self.journal.barrier().await {
+            tracing::error!(%error, "the journal cannot be written while stopping");
+        }
+        let (reply, drained) = oneshot::channel();
+        if self.router.send(Message::Drain(reply)).await.is_ok() {
+            // An error means that the router is gone, which is what is waited for.
+            let _ = drained.await;
+        }
+        let owed = self.delivery.drain(DELIVERY_GRACE).await;
+        let _ = self.journal.barrier().await;
+        self.indexing.cancel();
+        // Whatever it could not write is folded in at the next start.
+        let _ = self.indexer.await;
+        owed
     }
 }
 

@@ -101,7 +101,6 @@ pub const FIBARO: &[&str] = &[
     "fibaro.proximity",
     // Another certificate than the remembered one: the connection is refused until a person looks.
     "fibaro.certificate_changed",
-    "vms.certificate_changed",
 ];
 
 /// What an Indigo server's feeds become.
@@ -137,6 +136,7 @@ pub const EMM: &[&str] = &[
     "emm.unparsed",
     // A subscription of the same user takes its changes away.
     "emm.changes_silenced",
+    "emm.certificate_changed",
 ];
 
 /// What a VMS tells of its intercoms and calls.
@@ -152,6 +152,7 @@ pub const VMS: &[&str] = &[
     "vms.call.answered",
     "vms.call.missed",
     "vms.call.ended",
+    "vms.certificate_changed",
 ];
 
 /// Beginnings of types that others make; what follows is theirs.

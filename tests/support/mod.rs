@@ -115,6 +115,7 @@ impl Home {
 }
 
 /// A running server.
+#[allow(dead_code)] // Not every test uses all of it.
 pub struct Server {
     child: Child,
     /// Webhooks and the page.
