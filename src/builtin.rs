@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 
 use crate::action::{Action, ActionId, Lane, Message, PhoneId, Task, Urgency};
 use crate::command::Command;
 use crate::event::{Event, EventId};
 use crate::record::{Decided, Looked, Position, Verdict};
+use crate::timer::{End, Ended, GONE_EVENT};
 
 /// The event behind the page's "send a test" button; `data.phone` names the phone.
 pub const TEST_EVENT: &str = "portero.test";
@@ -38,6 +40,7 @@ pub fn decide(event: &Arc<Event>, seen: Position, now: Timestamp) -> Option<Deci
     let action = match event.kind.as_str() {
         TEST_EVENT => test(event, now)?,
         COMMAND_EVENT => command(event)?,
+        GONE_EVENT if event.source == "portero" => return Some(gone(event, seen, now)),
         _ => return None,
     };
     let looked = Looked {
@@ -53,9 +56,23 @@ pub fn decide(event: &Arc<Event>, seen: Position, now: Timestamp) -> Option<Deci
         at: now,
         rules: "built in".into(),
         looked: vec![looked],
-        sets: Vec::new(),
         actions: vec![action],
+        ..Decided::default()
     })
+}
+
+/// Rules are no more: their waits end.
+fn gone(event: &Event, seen: Position, now: Timestamp) -> Decided {
+    let list = event.data.get("timers").and_then(Value::as_array);
+    let ids = list.into_iter().flatten().filter_map(|id| id.as_str()?.parse().ok());
+    Decided {
+        event: event.id,
+        seen,
+        at: now,
+        rules: "built in".into(),
+        ended: ids.map(|timer| Ended { timer, why: End::RuleGone }).collect(),
+        ..Decided::default()
+    }
 }
 
 fn test(event: &Event, now: Timestamp) -> Option<Action> {

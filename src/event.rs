@@ -124,7 +124,7 @@ impl fmt::Display for Trust {
 }
 
 /// 128 bits that name one upstream fact, written as 32 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId(pub [u8; 16]);
 
 impl EventId {

@@ -9,6 +9,7 @@
 // Words: the vocabulary.
 pub mod event;
 pub mod action;
+pub mod timer;
 pub mod record;
 pub mod clock;
 pub mod secret;
@@ -39,6 +40,7 @@ pub mod delivery;
 pub mod telemetry;
 
 // Deciding: from durable events to durable decisions.
+pub mod waits;
 pub mod router;
 pub mod reload;
 

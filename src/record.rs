@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::action::{Action, ActionId, Outcome, PhoneId};
 use crate::event::{Event, EventId, Trust};
+use crate::timer::{Ended, Queued, Timer};
 
 /// Where a record starts: its byte offset in the journal since the first segment ever. Grows with
 /// every record and is never used twice.
@@ -56,7 +57,7 @@ pub enum Record {
 }
 
 /// What the rules made of one event.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Decided {
     /// The event.
     pub event: EventId,
@@ -75,6 +76,15 @@ pub struct Decided {
     /// What to do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub actions: Vec<Action>,
+    /// Waits that begin.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub begun: Vec<Timer>,
+    /// Waits that end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<Ended>,
+    /// Firings that join or leave the row of those that wait for their turn, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queued: Vec<Queued>,
 }
 
 /// One rule's answer to one event: the source of every "why did it (not) fire?".
@@ -109,6 +119,14 @@ pub enum Verdict {
     Cooldown,
     /// An earlier rule said `stop`.
     Stopped,
+    /// Its `for` has begun: it fires later.
+    Waiting,
+    /// An earlier firing still waits, and its `mode` allows one only.
+    Busy,
+    /// It begins when an earlier firing has ended.
+    Queued,
+    /// A wait of its ended without firing.
+    Ended,
 }
 
 impl Verdict {
@@ -120,6 +138,10 @@ impl Verdict {
             Verdict::ConditionError => "condition_error",
             Verdict::Cooldown => "cooldown",
             Verdict::Stopped => "stopped",
+            Verdict::Waiting => "waiting",
+            Verdict::Busy => "busy",
+            Verdict::Queued => "queued",
+            Verdict::Ended => "ended",
         }
     }
 }
@@ -149,6 +171,8 @@ pub enum NotSentReason {
     BadArgument,
     /// It would open something for news that is old, marked or not vouched for.
     NotTrusted,
+    /// No more waits can begin.
+    TooManyTimers,
 }
 
 impl NotSentReason {
@@ -160,6 +184,7 @@ impl NotSentReason {
             NotSentReason::TooManyHops => "too_many_hops",
             NotSentReason::BadArgument => "bad_argument",
             NotSentReason::NotTrusted => "not_trusted",
+            NotSentReason::TooManyTimers => "too_many_timers",
         }
     }
 }

@@ -2,10 +2,12 @@
 //! about every event, writes what they decided back as one record, and hands durable decisions to
 //! delivery. It owns the ledger; everybody else sees a [`View`] of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use serde_json::{Map, json};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::action::{Action, PhoneId, Task};
 use crate::builtin;
@@ -21,6 +23,8 @@ use crate::phones::{Ask, Denied, plan};
 use crate::record::{Decided, KnownChange, Position, Receipt, Record, Settled};
 use crate::rules::RuleSet;
 use crate::telemetry;
+use crate::timer::{GONE_EVENT, Timer};
+use crate::waits::Waits;
 
 /// Decisions in one append: bounds what one torn write can cost and what one batch holds.
 const RECORDS_PER_APPEND_MAX: usize = 512;
@@ -100,7 +104,10 @@ impl Router {
         }
         self.write(records);
         self.show();
+        self.end_gone("start");
+        let mut waits = Waits::after_start(&self.ledger, Instant::now());
         loop {
+            let sleep = waits.sleep(&self.ledger, self.clock.now(), Instant::now());
             // Messages first: they are few, and a flood of events must not shut people out.
             tokio::select! { biased;
                 Some(message) = inbox.messages.recv() => {
@@ -112,6 +119,10 @@ impl Router {
                 }
                 Some(direct) = inbox.direct.recv() => self.unjournaled(&direct),
                 Some(batch) = inbox.entries.recv() => self.batch(&batch),
+                () = tokio::time::sleep(sleep) => {
+                    let due = waits.due(&self.ledger, self.clock.now(), Instant::now());
+                    self.take_own(due);
+                }
                 else => return,
             }
         }
@@ -186,6 +197,33 @@ impl Router {
         }
     }
 
+    /// Waits of rules that are no more, or say something else now, end; and that is said.
+    fn end_gone(&self, version: &str) {
+        let timers = self.ledger.memory.timers().iter();
+        let is_gone = |timer: &&Timer| self.rules.stamp(&timer.rule) != Some(&*timer.stamp);
+        let gone: Vec<&Timer> = timers.filter(is_gone).collect();
+        if gone.is_empty() {
+            return;
+        }
+        let rules: BTreeSet<&str> = gone.iter().map(|timer| timer.rule.as_str()).collect();
+        tracing::warn!(?rules, waits = gone.len(), "rules that waited were removed or changed");
+        let mut data = Map::new();
+        let ids: Vec<String> = gone.iter().map(|timer| timer.id.to_string()).collect();
+        data.insert("rules".into(), json!(rules));
+        data.insert("timers".into(), json!(ids));
+        let unique = format!("{version} {}", self.clock.now());
+        self.take_own(vec![self.intake.own_event(GONE_EVENT, &unique, data)]);
+    }
+
+    /// Events of our own go the way of all others: through the journal.
+    fn take_own(&self, events: Vec<Event>) {
+        if !events.is_empty() {
+            let (intake, heard) = (self.intake.clone(), events.into_iter().map(Heard::from));
+            let heard: Vec<Heard> = heard.collect();
+            tokio::spawn(async move { intake.take(heard).await });
+        }
+    }
+
     /// Writes decisions; if the journal refuses, people are told all the same.
     fn write(&self, records: Vec<Record>) {
         for chunk in chunks(records) {
@@ -250,7 +288,11 @@ impl Router {
         match message {
             Message::Phone(ask, reply) => self.phone(ask, reply),
             Message::Receipt(receipt) => drop(self.journal.submit(vec![Record::Receipt(receipt)])),
-            Message::Rules(rules) => self.rules = rules,
+            Message::Rules(rules) => {
+                self.rules = rules;
+                let version = self.rules.version().to_string();
+                self.end_gone(&version);
+            }
             Message::Checkpoint(reply) => self.checkpoint(reply),
             Message::Drain(reply) => return Some(reply),
         }

@@ -42,9 +42,8 @@ fn decided(n: u32, seen: Position, sets: Vec<StateSet>) -> Record {
         seen,
         at: moment(n.into()),
         rules: "0".into(),
-        looked: vec![],
         sets,
-        actions: vec![],
+        ..Decided::default()
     }))
 }
 

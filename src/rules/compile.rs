@@ -13,6 +13,7 @@ use super::expr::{Condition, Text};
 use super::pattern::Matcher;
 use super::tell::{Tell, WORDS};
 use super::types;
+use super::wait::{For, Mode, Span, Wait};
 use crate::action::{Lane, Urgency};
 use crate::node::{Cursor, Key, Node, SourceFile, Value, nearest};
 
@@ -25,7 +26,7 @@ const TTL_MAX: Duration = Duration::from_secs(28 * 86_400);
 const STEPS_MAX: usize = 100;
 
 /// Steps that the language has and this version has not, and keys that begin no step.
-const LATER: [&str; 4] = ["open", "webhook", "wait", "escalate"];
+const LATER: [&str; 3] = ["open", "webhook", "escalate"];
 
 /// A rule, ready to decide.
 #[derive(Debug)]
@@ -39,6 +40,10 @@ pub(super) struct Rule {
     pub cooldown: Option<Cooldown>,
     pub lane: Lane,
     pub steps: Vec<Step>,
+    /// The first digits of the hash of what it says, wherever it stands and however it is laid out.
+    pub stamp: String,
+    pub wait: Option<For>,
+    pub mode: Mode,
 }
 
 /// `cooldown: { every, key }`.
@@ -62,6 +67,7 @@ pub(super) enum Act {
     Set(Vec<(Text, Template)>),
     Emit(Box<Emit>),
     Tell(Box<Tell>),
+    Wait(Box<Wait>),
     If { condition: Condition, then: Vec<Step>, otherwise: Vec<Step> },
     Stop,
 }
@@ -141,6 +147,7 @@ fn step(scope: &Scope<'_>, at: Cursor<'_>, path: String) -> Option<Step> {
         .filter_map(|word| Some((word, table.optional(word.system)?)))
         .map(|(word, at)| Tell::compile(scope.house, word, at).map(Box::new).map(Act::Tell))
         .collect();
+    let wait = table.optional("wait").map(|at| wait(scope, at).map(Box::new).map(Act::Wait));
     let stop = table.optional("stop").map(stop);
     let condition = table.optional("if");
     let choice = condition.map(|at| Condition::compile(at));
@@ -166,7 +173,7 @@ fn step(scope: &Scope<'_>, at: Cursor<'_>, path: String) -> Option<Step> {
         }
     };
     table.done_with(step_advice);
-    let one = [push, set, emit, stop, choice].into_iter().flatten();
+    let one = [push, set, emit, wait, stop, choice].into_iter().flatten();
     let mut acts = one.chain(told);
     let act = acts.next();
     if acts.next().is_some() {
@@ -186,6 +193,23 @@ fn step_advice(key: &str) -> Option<String> {
     ["notify", "service", "action", "alert", "message"]
         .contains(&key)
         .then(|| "a notification is sent with `push: { to: [family], title: \"…\" }`".to_string())
+}
+
+/// `- wait: 5m`, or `- wait: { for: 5m, until: { … }, late: 1h }`.
+fn wait(scope: &Scope<'_>, at: Cursor<'_>) -> Option<Wait> {
+    if !matches!(at.node().value, Value::Map(_)) {
+        return Some(Wait { span: Span::read(at)?, until: Vec::new() });
+    }
+    let mut table = at.table()?;
+    let span = table.required("for").and_then(Span::read);
+    let until = table.optional("until").map(|at| super::file::ends(at, scope.house));
+    let late = table.optional("late").map(Span::late);
+    table.done();
+    let mut span = span?;
+    if let Some(late) = late {
+        span.late = Some(late?);
+    }
+    Some(Wait { span, until: until.unwrap_or(Some(Vec::new()))? })
 }
 
 /// `- stop`, `- stop: true`, or with a text that says why.

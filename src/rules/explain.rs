@@ -11,6 +11,7 @@ use super::pattern::{Field, Wanted};
 use crate::action::{Action, Task};
 use crate::event::Event;
 use crate::record::{Decided, Looked, NotSentReason, Verdict};
+use crate::timer::Place;
 
 /// Values of one key shown in a near miss; a list of a hundred subjects helps nobody.
 const SHOWN_VALUES_MAX: usize = 5;
@@ -39,6 +40,10 @@ fn rule_lines(text: &mut String, looked: &Looked, decided: &Decided, zone: &Time
         Verdict::ConditionError => "did not fire: its `if` could not be evaluated",
         Verdict::Cooldown => "did not fire: it fired too recently",
         Verdict::Stopped => "was not asked",
+        Verdict::Waiting => "waits",
+        Verdict::Busy => "did not fire: it is busy",
+        Verdict::Queued => "waits for its turn",
+        Verdict::Ended => "does not fire: its wait has ended",
     };
     let _ = writeln!(text, "{}: {verdict}", looked.rule);
     if !looked.why.is_empty() {
@@ -56,11 +61,20 @@ fn rule_lines(text: &mut String, looked: &Looked, decided: &Decided, zone: &Time
             NotSentReason::TemplateError => format!("not rendered: {}", note.detail),
             NotSentReason::BadArgument => note.detail.clone(),
             NotSentReason::NotTrusted => format!("refused: {}", note.detail),
+            NotSentReason::TooManyTimers => format!("does not wait: {}", note.detail),
             NotSentReason::TooManyHops => {
                 format!("not made, the chain is too long: {}", note.detail)
             }
         };
         let _ = writeln!(text, "    {}: {what}", note.step);
+    }
+    for timer in decided.begun.iter().filter(|t| t.rule == looked.rule && t.at != Place::Fire) {
+        let _ = writeln!(
+            text,
+            "    {}: waits until {}",
+            timer.at.path(),
+            clock(timer.due, decided.at, zone)
+        );
     }
     if let Some(cooldown) = &looked.cooldown {
         let until = clock(cooldown.until, decided.at, zone);

@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
 
 use super::House;
 use super::compile::{Cooldown, Rule, Scope, Step, steps};
 use super::expr::{Condition, Text};
 use super::pattern::{Field, Matcher, Plain, Wanted};
 use super::types;
+use super::wait::{Ends, For, Mode, Span};
 use crate::action::Lane;
 use crate::node::{Cursor, Node, Table, Value, nearest};
 
@@ -17,10 +19,6 @@ use crate::node::{Cursor, Node, Table, Value, nearest};
 const COOLDOWN_MAX: Duration = Duration::from_secs(365 * 86_400);
 /// Alternatives in one `when`, and values in one of its lists.
 const ALTERNATIVES_MAX: usize = 1000;
-
-/// Keys of the whole language that belong to later versions: named, so that nobody looks for a
-/// typing mistake.
-const LATER: [&str; 3] = ["for", "unless", "mode"];
 
 /// Beginnings of types that somebody may have meant.
 const PREFIXES: [&str; 7] =
@@ -60,10 +58,23 @@ fn rule(at: Cursor<'_>, house: &House) -> Option<Rule> {
     let condition = table.optional("if").map(Condition::compile);
     let cooldown = table.optional("cooldown").map(cooldown);
     let lane = table.optional("lane").map(lane);
+    let wait = table.optional("for").map(Span::read);
+    let unless = table.optional("unless").map(|at| (at, ends(at, house)));
+    let mode = table.optional("mode").map(|at| at.one_of(&Mode::WORDS));
     let scope = Scope { house };
     let steps = table.required("do").and_then(|at| rule_steps(&scope, at));
     table.done_with(rule_advice);
     let (name, range) = name?;
+    let wait = match (sound(wait)?, unless) {
+        (Some(span), unless) => {
+            Some(For { span, unless: sound(unless.map(|(_, ends)| ends))?.unwrap_or_default() })
+        }
+        (None, None) => None,
+        (None, Some((at, _))) => {
+            at.wrong_help("`unless` needs a `for` beside it", "add `for: 10m`");
+            return None;
+        }
+    };
     Some(Rule {
         name: name.into(),
         file: at.reader().file().clone(),
@@ -73,13 +84,13 @@ fn rule(at: Cursor<'_>, house: &House) -> Option<Rule> {
         cooldown: sound(cooldown)?,
         lane: sound(lane)?.unwrap_or_default(),
         steps: steps?,
+        stamp: stamp(at.node()),
+        wait,
+        mode: sound(mode)?.unwrap_or_default(),
     })
 }
 
 fn rule_advice(key: &str) -> Option<String> {
-    if LATER.contains(&key) {
-        return Some("this version of Portero does not have it yet".to_string());
-    }
     // Other systems' words for the same things.
     let meant = match key {
         "condition" | "conditions" => "if",
@@ -89,6 +100,13 @@ fn rule_advice(key: &str) -> Option<String> {
         _ => return None,
     };
     Some(format!("here it is called `{meant}`"))
+}
+
+/// The first digits of the hash of what a rule says: comments and layout do not count.
+fn stamp(node: &Node) -> String {
+    let said = json(node).to_string();
+    let full: [u8; 32] = Sha256::digest(said.as_bytes()).into();
+    full[..6].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// `None` if it was given and is wrong.
@@ -150,13 +168,53 @@ fn matchers(at: Cursor<'_>, house: &House) -> Option<Vec<Matcher>> {
     all.into_iter().collect()
 }
 
+/// What ends a wait: `unless`, `until`. Its values may be templates about the event that the wait
+/// began with.
+pub(super) fn ends(at: Cursor<'_>, house: &House) -> Option<Vec<Ends>> {
+    let all: Vec<_> = at.list_or_one().into_iter().map(|one| end(one, house)).collect();
+    if all.is_empty() {
+        at.wrong("this is an empty list: nothing ends the wait");
+    }
+    all.into_iter().collect()
+}
+
+fn end(at: Cursor<'_>, house: &House) -> Option<Ends> {
+    let mut computed = Vec::new();
+    let matcher = matcher_with(at, house, Some(&mut computed))?;
+    if matcher.pairs.is_empty() {
+        at.wrong_help("at least one value must be fixed", "add `type: …`");
+        return None;
+    }
+    Some(Ends { matcher, computed })
+}
+
 fn matcher(at: Cursor<'_>, house: &House) -> Option<Matcher> {
+    matcher_with(at, house, None)
+}
+
+/// A matcher; values that are templates go to `computed`, if there may be any.
+fn matcher_with(
+    at: Cursor<'_>,
+    house: &House,
+    mut computed: Option<&mut Vec<(Field, Text)>>,
+) -> Option<Matcher> {
     let mut table = at.table()?;
     let mut pairs = Vec::new();
     let mut sound = true;
-    let mut add = |field: Field, at: Cursor<'_>| match values(&field, at) {
-        Some(wanted) => pairs.push((field, wanted)),
-        None => sound = false,
+    let mut any_computed = false;
+    let mut add = |field: Field, at: Cursor<'_>| {
+        if let (Some(computed), true) = (computed.as_mut(), is_template(at.node())) {
+            any_computed = true;
+            match Text::compile(at) {
+                Some(text) => computed.push((field, text)),
+                None => sound = false,
+            }
+            return;
+        }
+        match values(&field, at) {
+            Some(wanted) => pairs.push((field, wanted)),
+            None => sound = false,
+        }
     };
     let kind = table.optional("type");
     let source = table.optional("source");
@@ -178,11 +236,15 @@ fn matcher(at: Cursor<'_>, house: &House) -> Option<Matcher> {
     {
         check_sources(source, wanted, house);
     }
-    if pairs.is_empty() && sound {
+    if pairs.is_empty() && !any_computed && sound {
         at.wrong_help("`when` is empty", "for every event write `type: \"*\"`");
         return None;
     }
     sound.then_some(Matcher { pairs })
+}
+
+fn is_template(node: &Node) -> bool {
+    matches!(&node.value, Value::Text(text, _) if text.contains("{{") || text.contains("{%"))
 }
 
 fn data_advice(key: &str, known: &[&str]) -> Option<String> {
@@ -297,12 +359,30 @@ fn check_sources(at: Cursor<'_>, wanted: &[Wanted], house: &House) {
 
 /// Checks the types in `when` against what exists and what rules emit. It needs all files first.
 pub(super) fn check_types(at: Cursor<'_>, emitted: &[&str]) {
-    let Some(when) = at.get("when") else { return };
-    for one in when.list_or_one() {
-        for item in one.get("type").into_iter().flat_map(|kinds| kinds.list_or_one()) {
-            let Value::Text(text, _) = &item.node().value else { continue };
-            check_type(item, text, emitted);
+    let matchers = [at.get("when"), at.get("unless")];
+    for one in matchers.into_iter().flatten().flat_map(|at| at.list_or_one()) {
+        check_matcher_types(one, emitted);
+    }
+    at.get("do").into_iter().for_each(|steps| check_step_types(steps, emitted));
+}
+
+/// The same for what the steps wait for.
+fn check_step_types(at: Cursor<'_>, emitted: &[&str]) {
+    for step in at.list_or_one() {
+        let until = step.get("wait").and_then(|w| w.get("until"));
+        for one in until.into_iter().flat_map(|until| until.list_or_one()) {
+            check_matcher_types(one, emitted);
         }
+        for branch in ["then", "else"].into_iter().filter_map(|name| step.get(name)) {
+            check_step_types(branch, emitted);
+        }
+    }
+}
+
+fn check_matcher_types(one: Cursor<'_>, emitted: &[&str]) {
+    for item in one.get("type").into_iter().flat_map(|kinds| kinds.list_or_one()) {
+        let Value::Text(text, _) = &item.node().value else { continue };
+        check_type(item, text, emitted);
     }
 }
 

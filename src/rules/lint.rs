@@ -55,9 +55,11 @@ fn can_come(kind: &Wanted, source: &Wanted) -> bool {
 
 /// Rules behind an unconditional `stop` that takes every event they want.
 fn unreachable(rules: &[Rule], problems: &mut Problems) {
-    let always = |rule: &Rule| rule.condition.is_none() && rule.cooldown.is_none();
+    // A rule that waits first stops nothing.
+    let always =
+        |rule: &Rule| rule.condition.is_none() && rule.cooldown.is_none() && rule.wait.is_none();
     let stops = |rule: &(usize, &Rule)| {
-        always(rule.1) && rule.1.steps.iter().any(|step| matches!(step.act, Act::Stop))
+        always(rule.1) && at_once(&rule.1.steps).any(|step| matches!(step.act, Act::Stop))
     };
     let mut told = HashSet::new();
     for (i, stopper) in rules.iter().enumerate().filter(stops) {
@@ -73,6 +75,11 @@ fn unreachable(rules: &[Rule], problems: &mut Problems) {
             }
         }
     }
+}
+
+/// The steps before the first wait.
+fn at_once(steps: &[Step]) -> impl Iterator<Item = &Step> {
+    steps.iter().take_while(|step| !matches!(step.act, Act::Wait(_)))
 }
 
 /// How surely one thing follows from another.
@@ -156,7 +163,7 @@ fn collect<'r>(rule: usize, steps: &'r [Step], sure: Sure, made: &mut Vec<Made<'
                 collect(rule, otherwise, Sure::Perhaps, made);
             }
             Act::Stop => return,
-            Act::Push(_) | Act::Set(_) | Act::Tell(_) => {}
+            Act::Push(_) | Act::Set(_) | Act::Tell(_) | Act::Wait(_) => {}
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What rules remember between events: state variables, cooldowns and who has which phone. It is
+//! What rules remember between events: state variables, cooldowns, waits and who has which phone. It is
 //! a fold of the journal: the same records in the same order give the same memory. It decides
 //! nothing and reads no clock.
 
@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::known::KnownMap;
+use super::timers::Timers;
 use crate::action::{Action, ActionId, PhoneId, Task, Urgency};
 use crate::command::Repeat;
 use crate::event::Trust;
@@ -35,6 +36,7 @@ pub struct Memory {
     /// Which cooldown an unsettled action belongs to.
     waiting: BTreeMap<ActionId, CooldownKey>,
     directory: BTreeMap<String, BTreeSet<PhoneId>>,
+    timers: Timers,
     sweep_at: usize,
 }
 
@@ -80,6 +82,8 @@ struct Kept {
     #[serde(default)]
     directory: BTreeMap<String, BTreeSet<PhoneId>>,
     #[serde(default)]
+    timers: Timers,
+    #[serde(default)]
     sweep_at: usize,
 }
 
@@ -89,6 +93,7 @@ impl From<Kept> for Memory {
             state: kept.state,
             known: kept.known,
             directory: kept.directory,
+            timers: kept.timers,
             sweep_at: kept.sweep_at,
             ..Memory::default()
         };
@@ -109,6 +114,7 @@ impl From<Memory> for Kept {
             known: memory.known,
             cooldowns: memory.cooldowns.into_iter().map(triple).collect(),
             directory: memory.directory,
+            timers: memory.timers,
             sweep_at: memory.sweep_at,
         }
     }
@@ -125,6 +131,7 @@ impl Memory {
         if !decided.sets.is_empty() {
             self.apply_sets(decided, at);
         }
+        self.timers.apply(decided);
         for looked in &decided.looked {
             if looked.cooldown.is_some() {
                 self.begin_cooldown(decided, looked);
@@ -222,6 +229,11 @@ impl Memory {
     /// What systems told about themselves.
     pub fn known(&self) -> &KnownMap {
         &self.known
+    }
+
+    /// Waits under way.
+    pub fn timers(&self) -> &Timers {
+        &self.timers
     }
 
     /// All state variables by path.

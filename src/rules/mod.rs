@@ -8,8 +8,12 @@
 //! delivery, and is lifted if every notification of that firing fails; a firing with no
 //! notification counts from the decision. A firing more urgent than the one that began the
 //! cooldown goes through.
+//!
+//! A rule that waits (`for`, `wait`) leaves a timer in the memory; when it is due, or the event it
+//! waits for comes, the rule goes on about the event that it began with.
 
 mod compile;
+mod engine;
 mod explain;
 mod expr;
 mod file;
@@ -23,28 +27,25 @@ mod scene;
 pub mod selftest;
 mod steps;
 mod tell;
+mod timers;
 pub mod types;
+mod wait;
 
 pub use explain::explain;
 pub use known::{KNOWN_MAX, KnownMap};
 pub use memory::{COOLDOWNS_MAX, Cooldown, Memory, STATES_MAX, StateEntry};
+pub use timers::{QUEUED_MAX, TIMERS_MAX, Timers};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use sha2::{Digest, Sha256};
 
-use crate::action::Urgency;
 use crate::command::Spec;
-use crate::event::Event;
 use crate::node::{Problem, Problems, Reader, SourceFile};
-use crate::record::{CooldownStart, Decided, Looked, NotSent, NotSentReason, Position, Verdict};
-use compile::{Act, Cooldown as CooldownRule, Rule, Step};
-use expr::Refused;
-use pattern::Index;
-use scene::Scene;
+use compile::{Act, Rule, Step};
+use pattern::{Index, Matcher};
 
 /// The most rules in one set: ten times what an estate with an intercom per door needs.
 pub const RULES_MAX: usize = 100_000;
@@ -116,7 +117,11 @@ impl House {
 #[derive(Debug)]
 pub struct RuleSet {
     rules: Vec<Rule>,
+    by_name: HashMap<Arc<str>, usize>,
     index: Index,
+    /// What may end a wait of each rule, in the rules' order.
+    end_matchers: Vec<Vec<Matcher>>,
+    ends: Index,
     house: House,
     files: Vec<SourceFile>,
     version: String,
@@ -150,9 +155,16 @@ impl RuleSet {
             return Err(problems);
         }
         let index = Index::new(rules.iter().map(|rule| &*rule.matchers));
+        let ends = |rule: &Rule| rule.ends().map(|ends| ends.matcher.clone()).collect();
+        let end_matchers: Vec<Vec<Matcher>> = rules.iter().map(ends).collect();
+        let ends = Index::new(end_matchers.iter().map(Vec::as_slice));
+        let by_name = rules.iter().enumerate().map(|(i, rule)| (rule.name.clone(), i)).collect();
         Ok(RuleSet {
             rules,
+            by_name,
             index,
+            end_matchers,
+            ends,
             house: house.clone(),
             files,
             version,
@@ -201,117 +213,14 @@ impl RuleSet {
         &self.files
     }
 
-    /// What the rules make of an event at `now`.
-    pub fn decide(
-        &self,
-        event: &Arc<Event>,
-        seen: Position,
-        memory: &Memory,
-        now: Timestamp,
-    ) -> Decided {
-        let mut decided = Decided {
-            event: event.id,
-            seen,
-            at: now,
-            rules: self.version.clone(),
-            looked: Vec::new(),
-            sets: Vec::new(),
-            actions: Vec::new(),
-        };
-        let found = self
-            .index
-            .find(event, |rule, which| &self.rules[rule as usize].matchers[which as usize]);
-        if found.is_empty() {
-            return decided;
-        }
-        let scene = Scene::new(event, memory, now, &self.house.time_zone);
-        let mut stopped_by: Option<&str> = None;
-        for rule in found {
-            let rule = &self.rules[rule as usize];
-            if let Some(stopper) = stopped_by {
-                let why = format!("rule `{stopper}` said stop");
-                decided.looked.push(looked(rule, Verdict::Stopped, why));
-                continue;
-            }
-            if self.look(rule, &scene, memory, &mut decided) {
-                stopped_by = Some(&rule.name);
-            }
-        }
-        decided
+    /// The rule of this name.
+    fn rule(&self, name: &str) -> Option<&Rule> {
+        self.by_name.get(name).map(|at| &self.rules[*at])
     }
 
-    /// One rule looks at the event; whether it said `stop`.
-    fn look(
-        &self,
-        rule: &Rule,
-        scene: &Arc<Scene>,
-        memory: &Memory,
-        decided: &mut Decided,
-    ) -> bool {
-        scene.begin();
-        let refused = rule.condition.as_ref().and_then(|condition| condition.check(scene).err());
-        let (verdict, why) = match refused {
-            None => (Verdict::Fired, String::new()),
-            Some(Refused::False(why)) => (Verdict::Condition, why),
-            Some(Refused::Error(why)) => (Verdict::ConditionError, why),
-        };
-        if verdict != Verdict::Fired {
-            decided.looked.push(looked(rule, verdict, why));
-            return false;
-        }
-        let mut answer = looked(rule, Verdict::Fired, String::new());
-        let key =
-            rule.cooldown.as_ref().and_then(|cooldown| cooldown_key(cooldown, scene, &mut answer));
-        let plan = steps::plan(rule, scene, memory, &self.house);
-        let severity = plan.severity.unwrap_or(Urgency::VeryLow);
-        if let (Some(cooldown), Some(key)) = (&rule.cooldown, key) {
-            let running = memory.cooldown(&rule.name, &key, scene.now());
-            if let Some(running) = running.filter(|running| severity <= running.severity) {
-                let why = cooling_why(scene, running, &key);
-                decided.looked.push(looked(rule, Verdict::Cooldown, why));
-                return false;
-            }
-            let until = scene.now().checked_add(cooldown.every).unwrap_or(Timestamp::MAX);
-            answer.cooldown = Some(CooldownStart { key, severity, until });
-        }
-        answer.not_sent.extend(plan.not_sent);
-        decided.looked.push(answer);
-        decided.sets.extend(plan.sets);
-        decided.actions.extend(plan.actions);
-        plan.stopped
-    }
-}
-
-fn looked(rule: &Rule, verdict: Verdict, why: String) -> Looked {
-    let rule = rule.name.to_string();
-    Looked { rule, verdict, why, not_sent: Vec::new(), cooldown: None }
-}
-
-/// The rendered key. A key that cannot be rendered is noted, and the rule fires without cooling
-/// down: better told twice than not at all.
-fn cooldown_key(
-    cooldown: &CooldownRule,
-    scene: &Arc<Scene>,
-    answer: &mut Looked,
-) -> Option<String> {
-    match cooldown.key.render(scene) {
-        Ok(mut key) => {
-            expr::cut(&mut key, steps::NAME_BYTES_MAX);
-            Some(key)
-        }
-        Err(detail) => {
-            let reason = NotSentReason::TemplateError;
-            answer.not_sent.push(NotSent { step: "cooldown.key".to_string(), reason, detail });
-            None
-        }
-    }
-}
-
-fn cooling_why(scene: &Scene, running: &Cooldown, key: &str) -> String {
-    let until = explain::clock(running.until, scene.now(), scene.zone());
-    match key {
-        "" => format!("cooling down until {until}"),
-        key => format!("cooling down until {until} (key {key})"),
+    /// The first digits of the hash of what a rule says; none if there is no such rule.
+    pub fn stamp(&self, name: &str) -> Option<&str> {
+        self.rule(name).map(|rule| rule.stamp.as_str())
     }
 }
 
@@ -364,7 +273,7 @@ fn emitted_types<'r>(steps: &'r [Step], found: &mut Vec<&'r str>) {
                 emitted_types(then, found);
                 emitted_types(otherwise, found);
             }
-            Act::Push(_) | Act::Set(_) | Act::Tell(_) | Act::Stop => {}
+            Act::Push(_) | Act::Set(_) | Act::Tell(_) | Act::Wait(_) | Act::Stop => {}
         }
     }
 }

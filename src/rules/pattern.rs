@@ -82,6 +82,18 @@ pub(super) enum Has<'e> {
     Many,
 }
 
+impl Has<'_> {
+    /// Whether it is this text, or a number or flag that is written like it: what a template makes
+    /// is always a text.
+    pub fn is_text(&self, wanted: &str) -> bool {
+        match self {
+            Has::Text(text) => *text == wanted,
+            Has::Plain(plain) => Wanted::Plain(*plain).to_string() == wanted,
+            Has::Nothing | Has::Many => false,
+        }
+    }
+}
+
 impl std::fmt::Display for Has<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -4,7 +4,7 @@
 use std::cmp::Ordering as Order;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use jiff::tz::TimeZone;
@@ -28,7 +28,7 @@ const SCENE: &str = "__scene";
 pub(super) const EVENT_FIELDS: [&str; 9] =
     ["id", "source", "type", "subject", "time", "received", "trust", "caught_up", "data"];
 /// Functions that rules may call, besides minijinja's own.
-pub(super) const FUNCTIONS: [&str; 10] = [
+pub(super) const FUNCTIONS: [&str; 11] = [
     "state",
     "states",
     "is_state",
@@ -36,6 +36,7 @@ pub(super) const FUNCTIONS: [&str; 10] = [
     "state_trust",
     "between",
     "now",
+    "timed_out",
     "range",
     "dict",
     "namespace",
@@ -74,6 +75,9 @@ fn environment(undefined: UndefinedBehavior) -> Environment<'static> {
     env.add_function("between", |state: &State, from: &str, to: &str| {
         let (from, to) = (clock_time(from)?, clock_time(to)?);
         Ok::<_, Error>(is_between(scene(state)?.local_now().time(), from, to))
+    });
+    env.add_function("timed_out", |state: &State| {
+        Ok::<_, Error>(scene(state)?.timed_out.load(Ordering::Relaxed))
     });
     env.add_function("now", |state: &State| {
         Ok::<_, Error>(Value::from_object(Moment(scene(state)?.local_now())))
@@ -116,6 +120,8 @@ pub(super) struct Scene {
     zone: TimeZone,
     /// The least trust of the event and the state read since [`Scene::begin`].
     trust: AtomicU8,
+    /// Whether the last `wait` ended because its time was over.
+    timed_out: AtomicBool,
 }
 
 impl Scene {
@@ -128,6 +134,7 @@ impl Scene {
             now,
             zone: zone.clone(),
             trust: AtomicU8::new(event.trust as u8),
+            timed_out: AtomicBool::new(false),
         })
     }
 
@@ -163,6 +170,16 @@ impl Scene {
     /// Forgets what was read before: the next rule answers for its own reading only.
     pub fn begin(&self) {
         self.trust.store(self.event.trust as u8, Ordering::Relaxed);
+    }
+
+    /// What follows can be vouched for no further than this.
+    pub fn lower(&self, trust: Trust) {
+        self.trust.fetch_min(trust as u8, Ordering::Relaxed);
+    }
+
+    /// Says how the last `wait` ended.
+    pub fn set_timed_out(&self, timed_out: bool) {
+        self.timed_out.store(timed_out, Ordering::Relaxed);
     }
 
     /// The least trust of the event and of all state read since [`Scene::begin`].

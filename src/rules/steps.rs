@@ -11,14 +11,17 @@ use serde_json::{Map, Value as Json};
 
 use super::House;
 use super::compile::{Act, Emit, Push, Recipient, Rule, Step, Template};
+use super::engine;
 use super::expr::{Refused, Text};
 use super::memory::Memory;
 use super::scene::Scene;
 use super::tell::Tell;
 use super::types;
+use super::wait::Wait;
 use crate::action::{Action, ActionId, Message, PhoneId, Task, Urgency};
 use crate::event::{Event, EventId, HOPS_MAX};
 use crate::record::{NotSent, NotSentReason, StateSet};
+use crate::timer::{Place, Timer};
 
 /// How long an emitted event may wait for the journal before it is no news any more.
 const EMIT_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -39,13 +42,21 @@ pub(super) struct Plan {
     pub sets: Vec<StateSet>,
     pub not_sent: Vec<NotSent>,
     pub stopped: bool,
+    /// The wait at which it left off.
+    pub wait: Option<Timer>,
     /// The most urgent push, also of those that reach nobody.
     pub severity: Option<Urgency>,
 }
 
-/// Plans a rule's steps.
-pub(super) fn plan(rule: &Rule, scene: &Arc<Scene>, memory: &Memory, house: &House) -> Plan {
-    let mut planner = Planner { rule, scene, memory, house, plan: Plan::default() };
+/// Plans a rule's steps, all of them or those after the `wait` at a path.
+pub(super) fn plan(
+    rule: &Rule,
+    scene: &Arc<Scene>,
+    memory: &Memory,
+    house: &House,
+    after: Option<&str>,
+) -> Plan {
+    let mut planner = Planner { rule, scene, memory, house, after, plan: Plan::default() };
     planner.steps(&rule.steps);
     planner.plan
 }
@@ -55,14 +66,20 @@ struct Planner<'a> {
     scene: &'a Arc<Scene>,
     memory: &'a Memory,
     house: &'a House,
+    /// The `wait` that is over, until it has been found again.
+    after: Option<&'a str>,
     plan: Plan,
 }
 
 impl Planner<'_> {
     fn steps(&mut self, steps: &[Step]) {
         for step in steps {
-            if self.plan.stopped {
+            if self.plan.stopped || self.plan.wait.is_some() {
                 return;
+            }
+            if let Some(after) = self.after {
+                self.skip_to(after, step);
+                continue;
             }
             match &step.act {
                 Act::Push(push) => self.push(&step.path, push),
@@ -77,9 +94,30 @@ impl Planner<'_> {
                         self.steps(otherwise);
                     }
                 },
+                Act::Wait(wait) => self.wait(&step.path, wait),
                 Act::Stop => self.plan.stopped = true,
             }
         }
+    }
+
+    /// Passes over a step that was done before the wait, and enters the branch that waits in it.
+    fn skip_to(&mut self, after: &str, step: &Step) {
+        if *step.path == *after {
+            self.after = None;
+        } else if let Act::If { then, otherwise, .. } = &step.act {
+            let inside = after.strip_prefix(&*step.path).unwrap_or_default();
+            if inside.starts_with(".then[") {
+                self.steps(then);
+            } else if inside.starts_with(".else[") {
+                self.steps(otherwise);
+            }
+        }
+    }
+
+    fn wait(&mut self, step: &str, wait: &Wait) {
+        let (due, expires) = wait.span.moments(self.scene.now(), self.rule.lane);
+        let place = Place::After(step.to_string());
+        self.plan.wait = Some(engine::timer(self.rule, self.scene, place, due, expires));
     }
 
     fn note(&mut self, step: String, detail: String) {

@@ -78,6 +78,10 @@ pub const PORTERO: &[&str] = &[
     "portero.command",
     // The page's test button was pressed.
     "portero.test",
+    // A wait of a rule is over; the rule goes on by itself.
+    "portero.timer.due",
+    // Rules that waited were removed or changed.
+    "portero.timer.gone",
     // Rule files were saved that cannot be used; the old rules stay in force.
     "portero.rules.rejected",
 ];

@@ -39,7 +39,10 @@ pub(in crate::rules) struct Case {
 #[derive(Debug)]
 pub(in crate::rules) enum Happening {
     After(Duration),
+    Clock(Time),
+    Day(DateTime),
     Restart,
+    Reload,
     Event(Box<Event>),
     Fixture(String),
 }
@@ -203,10 +206,15 @@ fn happening(at: Cursor<'_>, known: &Known<'_>, number: usize) -> Option<Vec<Hap
     if let Some(after) = table.optional("after") {
         found.push(Happening::After(after.duration(Duration::ZERO, AFTER_MAX)?));
     }
+    if let Some(at) = table.optional("at") {
+        found.push(clock(at)?);
+    }
     if let Some(fixture) = table.optional("fixture") {
         found.push(Happening::Fixture(fixture.text()?.to_string()));
     } else if table.optional("restart").and_then(Cursor::flag) == Some(true) {
         found.push(Happening::Restart);
+    } else if table.optional("reload").and_then(Cursor::flag) == Some(true) {
+        found.push(Happening::Reload);
     } else if let Some(kind) = table.optional("type") {
         let kind = kind.text()?.to_string();
         let source = table.optional("source").and_then(Cursor::text).map(str::to_string);
@@ -234,9 +242,23 @@ fn happening(at: Cursor<'_>, known: &Known<'_>, number: usize) -> Option<Vec<Hap
     }
     table.done();
     if found.is_empty() {
-        at.wrong_help("nothing happens here", "give a `type`, a `fixture` or `after: 10m`");
+        at.wrong_help(
+            "nothing happens here",
+            "give a `type`, a `fixture`, `after: 10m` or `at: 23:15`",
+        );
     }
     Some(found)
+}
+
+/// `23:15`, the next one on the house's clock, or `2026-11-20T23:15`.
+fn clock(at: Cursor<'_>) -> Option<Happening> {
+    let text = at.loose_text()?;
+    let day = || text.parse().ok().map(Happening::Day);
+    let found = text.parse().ok().map(Happening::Clock).filter(|_| text.len() <= 8).or_else(day);
+    if found.is_none() {
+        at.wrong_help(format!("\"{text}\" is no moment"), "write 23:15 or 2026-11-20T23:15");
+    }
+    found
 }
 
 /// The trust that such an event has if it is live; what is caught up is never fresh.

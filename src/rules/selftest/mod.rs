@@ -9,7 +9,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::{Timestamp, ToSpan};
 use serde_json::Value as Json;
 
 pub(super) use case::{Case, Known, cases};
@@ -112,7 +113,8 @@ fn run_case(
 
 /// A house for one test.
 struct World<'r> {
-    rules: &'r RuleSet,
+    first: &'r RuleSet,
+    reloaded: Option<RuleSet>,
     memory: Memory,
     now: Timestamp,
     done: Vec<(Arc<Event>, Decided)>,
@@ -127,16 +129,23 @@ impl<'r> World<'r> {
             let entry = StateEntry { value: value.clone(), trust: Trust::Fresh, at: case.at };
             memory.set_state(path, entry);
         }
-        World { rules, memory, now: case.at, done: Vec::new() }
+        World { first: rules, reloaded: None, memory, now: case.at, done: Vec::new() }
     }
 
     fn happen(&mut self, happening: &Happening, fixtures: &Fixtures<'_>) -> Result<(), String> {
         match happening {
             Happening::After(pause) => {
-                self.now = self.now.checked_add(*pause).unwrap_or(Timestamp::MAX);
-                Ok(())
+                self.pass(self.now.checked_add(*pause).unwrap_or(Timestamp::MAX))
             }
+            Happening::Clock(time) => {
+                let zone = self.rules().house.time_zone.clone();
+                let now = self.now.to_zoned(zone);
+                let days = if time < &now.time() { 1.days() } else { 0.days() };
+                self.pass_to(now.date().saturating_add(days).to_datetime(*time))
+            }
+            Happening::Day(at) => self.pass_to(*at),
             Happening::Restart => self.restart(),
+            Happening::Reload => self.reload(),
             Happening::Event(event) => self.take((**event).clone()),
             Happening::Fixture(name) => {
                 let events = fixtures(name).map_err(|why| format!("fixture {name}: {why}"))?;
@@ -148,11 +157,45 @@ impl<'r> World<'r> {
         }
     }
 
+    /// Time passes; what comes due on the way happens at its own moment.
+    fn pass(&mut self, until: Timestamp) -> Result<(), String> {
+        while let Some(due) = self.memory.timers().next_due().filter(|due| *due <= until) {
+            self.now = self.now.max(due);
+            let Some(timer) = self.memory.timers().due(due).next() else { break };
+            self.take(timer.due_event(self.now))?;
+        }
+        self.now = until;
+        Ok(())
+    }
+
+    /// Time passes until the house's clock shows this.
+    fn pass_to(&mut self, at: DateTime) -> Result<(), String> {
+        let zone = self.rules().house.time_zone.clone();
+        let local = zone.to_ambiguous_zoned(at).compatible().map_err(|error| error.to_string())?;
+        let moment = local.timestamp();
+        if moment < self.now {
+            return Err(format!("{at} is before {}", self.now.to_zoned(zone).datetime()));
+        }
+        self.pass(moment)
+    }
+
     /// What a restart keeps is what a checkpoint writes.
     fn restart(&mut self) -> Result<(), String> {
         let kept = serde_json::to_string(&self.memory).map_err(|error| error.to_string())?;
         self.memory = serde_json::from_str(&kept).map_err(|error| error.to_string())?;
         Ok(())
+    }
+
+    /// The files are read anew; what waits goes on, since no rule has changed.
+    fn reload(&mut self) -> Result<(), String> {
+        let (files, house) = (self.first.files().to_vec(), &self.first.house);
+        let again = RuleSet::load(files, house).map_err(|problems| problems.render())?;
+        self.reloaded = Some(again);
+        Ok(())
+    }
+
+    fn rules(&self) -> &RuleSet {
+        self.reloaded.as_ref().unwrap_or(self.first)
     }
 
     /// One event and all that follows from it at once.
@@ -168,7 +211,7 @@ impl<'r> World<'r> {
             event.received = self.now;
             let event = Arc::new(event);
             let seen = Position(self.done.len() as u64);
-            let decided = self.rules.decide(&event, seen, &self.memory, self.now);
+            let decided = self.rules().decide(&event, seen, &self.memory, self.now);
             self.memory.apply_decided(&decided, self.now);
             for action in &decided.actions {
                 let outcome = match &action.task {
@@ -269,7 +312,7 @@ impl<'r> World<'r> {
         if self.done.is_empty() {
             return "nothing happened\n".to_string();
         }
-        let zone = &self.rules.house.time_zone;
+        let zone = &self.rules().house.time_zone;
         let mut story = String::new();
         for (event, decided) in &self.done {
             let at = decided.at.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string();
@@ -278,7 +321,7 @@ impl<'r> World<'r> {
             for line in explain(decided, zone).lines() {
                 story.push_str(&format!("    {line}\n"));
             }
-            for (rule, why) in self.rules.near_misses(event) {
+            for (rule, why) in self.rules().near_misses(event) {
                 story.push_str(&format!("    {rule}: did not look: {why}\n"));
             }
         }

@@ -1,0 +1,133 @@
+//! Waits: what a rule goes on with at a moment unless something ends it first. A timer is a value:
+//! it is journalled in the decision that begins it, and its end in the decision that ends it, so
+//! that a restart or a reload finds it as it was.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Map;
+
+use crate::event::{Event, EventId, Marks, Trust, digest128, hex_id};
+
+/// The type of the event that says that a timer is due; `data.timer` names the timer.
+pub const DUE_EVENT: &str = "portero.timer.due";
+
+/// The type of the event that ends timers of rules that are no more; `data.timers` names them.
+pub const GONE_EVENT: &str = "portero.timer.gone";
+
+/// 128 bits that name one timer: derived from (event, rule, place), so that deciding twice begins
+/// it once.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TimerId(pub [u8; 16]);
+
+hex_id!(TimerId);
+
+impl TimerId {
+    /// The id of the wait at `place` of `rule` because of `event`.
+    pub fn derive(event: EventId, rule: &str, place: &str) -> TimerId {
+        TimerId(digest128(["timer", event.to_string().as_str(), rule, place]))
+    }
+}
+
+/// A wait under way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Timer {
+    /// See [`TimerId::derive`].
+    pub id: TimerId,
+    /// The rule that waits.
+    pub rule: String,
+    /// The first digits of the hash of what the rule says: a changed rule does not go on.
+    pub stamp: String,
+    /// Where it goes on.
+    pub at: Place,
+    /// The event it is about.
+    pub event: Arc<Event>,
+    /// When it began.
+    pub begun: Timestamp,
+    /// When it is due.
+    pub due: Timestamp,
+    /// After this moment it is not worth going on; none for what must be told however late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// The least trust of what led to it.
+    pub trust: Trust,
+}
+
+impl Timer {
+    /// The event that says that it is due: one for each timer, however often it is said.
+    pub fn due_event(&self, now: Timestamp) -> Event {
+        let mut data = Map::new();
+        data.insert("timer".into(), self.id.to_string().into());
+        data.insert("rule".into(), self.rule.as_str().into());
+        data.insert("due".into(), self.due.to_string().into());
+        Event {
+            id: EventId::derive([DUE_EVENT, self.id.to_string().as_str()]),
+            source: "portero".into(),
+            kind: DUE_EVENT.into(),
+            subject: Some(self.rule.clone()),
+            time: Some(self.due),
+            received: now,
+            trust: self.trust,
+            marks: Marks::default(),
+            hops: 0,
+            data,
+            raw: Vec::new(),
+        }
+    }
+}
+
+/// Where a rule goes on after a wait.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// Its `for` is over: it fires now.
+    Fire,
+    /// After the `wait` step of this path: `do[1]`.
+    After(String),
+}
+
+impl Place {
+    /// The path in the rule, for explanations and ids.
+    pub fn path(&self) -> &str {
+        match self {
+            Place::Fire => "for",
+            Place::After(step) => step,
+        }
+    }
+}
+
+/// A timer that is no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Which.
+    pub timer: TimerId,
+    /// Why.
+    pub why: End,
+}
+
+/// Why a timer is no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// Its time had come.
+    Due,
+    /// The event that it waited for came: `unless` or `until`.
+    Matched,
+    /// The rule fired anew and its `mode` is `restart`.
+    Restarted,
+    /// Its time came while nobody looked, and it is too late by its own limit.
+    Expired,
+    /// The rule was removed or changed.
+    RuleGone,
+}
+
+/// A change in the row of firings that wait for their turn (`mode: queued`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Queued {
+    /// The rule.
+    pub rule: String,
+    /// The event that joins the row; none if the first one leaves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<Arc<Event>>,
+}

@@ -1,0 +1,83 @@
+//! When the router looks at its timers. Pure but for the moments it is handed: the wall clock's,
+//! by which timers are due, and the steady clock's, by which the start is counted.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::event::Event;
+use crate::ledger::Ledger;
+use crate::timer::TimerId;
+
+/// The longest sleep: the wall clock may be set while we sleep.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// What came due while nobody looked waits this long for the systems to connect, so that it is
+/// decided by what is true now. Most are connected in a second or two.
+const RECONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// How often that is looked at.
+const RECONNECT_LOOK_EVERY: Duration = Duration::from_millis(200);
+/// What is said to be due and not decided yet is said again after this long: the way there may
+/// have failed. Saying it twice changes nothing.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// Which timers were said to be due.
+#[derive(Debug)]
+pub struct Waits {
+    said: HashSet<TimerId>,
+    said_at: Instant,
+    /// Until then, what is overdue waits for these systems to tell how they are.
+    hold: Option<(Instant, Timestamp)>,
+}
+
+impl Waits {
+    /// Just started: if something is overdue, the systems are given a moment.
+    pub fn after_start(ledger: &Ledger, up: Instant) -> Waits {
+        let links = ledger.memory.known().iter().filter(|(path, _)| path.ends_with("/link"));
+        let last = links.map(|(_, entry)| entry.at).max();
+        let hold = last.map(|last| (up + RECONNECT_WITHIN, last));
+        Waits { said: HashSet::new(), said_at: up, hold }
+    }
+
+    /// How long the router may sleep.
+    pub fn sleep(&self, ledger: &Ledger, now: Timestamp, up: Instant) -> Duration {
+        let Some(due) = ledger.memory.timers().next_due() else { return LOOK_EVERY };
+        if due <= now {
+            let waits = self.hold.is_some() && self.is_held(ledger, up);
+            let new = ledger.memory.timers().due(now).any(|timer| !self.said.contains(&timer.id));
+            return match (waits, new) {
+                (true, _) => RECONNECT_LOOK_EVERY,
+                (false, true) => Duration::ZERO,
+                (false, false) => LOOK_EVERY.min(AGAIN_AFTER),
+            };
+        }
+        let left = due.duration_since(now);
+        Duration::try_from(left).unwrap_or(LOOK_EVERY).min(LOOK_EVERY)
+    }
+
+    /// The events that say which timers are due; each timer's once in a while.
+    pub fn due(&mut self, ledger: &Ledger, now: Timestamp, up: Instant) -> Vec<Event> {
+        if self.is_held(ledger, up) {
+            return Vec::new();
+        }
+        self.hold = None;
+        if up.saturating_duration_since(self.said_at) > AGAIN_AFTER {
+            self.said.clear();
+            self.said_at = up;
+        }
+        let timers = ledger.memory.timers();
+        self.said.retain(|id| timers.get(*id).is_some());
+        let new: Vec<_> = timers.due(now).filter(|timer| !self.said.contains(&timer.id)).collect();
+        self.said.extend(new.iter().map(|timer| timer.id));
+        new.into_iter().map(|timer| timer.due_event(now)).collect()
+    }
+
+    /// Whether a system has not yet said since the start whether it is connected.
+    fn is_held(&self, ledger: &Ledger, up: Instant) -> bool {
+        let Some((until, last)) = self.hold else { return false };
+        let links = ledger.memory.known().iter().filter(|(path, _)| path.ends_with("/link"));
+        let mut links = links.map(|(_, entry)| entry);
+        up < until && links.any(|link| link.at <= last || link.value["up"] != true)
+    }
+}
