@@ -1,7 +1,7 @@
 use super::*;
-use crate::action::{Action, Lane, Message, Outcome, PhoneId, Task};
+use crate::action::{Action, Lane, Message, Outcome, PhoneId, Task, Urgency};
 use crate::event::{Event, EventId, HOPS_MAX, Marks, Trust};
-use crate::record::{Decided, NotSent, NotSentReason, Position, Settled, Verdict};
+use crate::record::{Decided, NotSentReason, Position, Settled, Verdict};
 use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 use std::time::Duration;
