@@ -70,6 +70,20 @@ rules:
       - emm: { to: ["12", "{{ event.data.x }}"], text: "{{ event.data.home_name }}", priority: "{{ event.data.n }}" }
       - indigo: { call: device.turnOn, object: "{{ event.data.x }}", duration: "{{ event.data.n }}" }
       - fibaro: { intercom: gate, call: relay.open, relay: "{{ event.data.sub_type }}" }
+  - name: hold
+    when: { type: netatmo.smoke }
+    for: 15s
+    unless: { type: netatmo.ring, data: { n: "{{ event.data.n }}" } }
+    mode: restart
+    do: [ { emit: { type: house.count, data: { n: 1 } } } ]
+  - name: slow
+    when: { type: netatmo.battery_status }
+    mode: queued
+    do:
+      - wait: { for: 20s, until: { type: netatmo.ring } }
+      - if: event.data.n > 0
+        then: [ { wait: 5s }, { set: { quiet: true } } ]
+      - set: { slow: "{{ timed_out() }}" }
   - { name: rest, when: { type: "*" }, if: event.data.x, do: [ { set: { quiet: false } } ] }
 "#;
 
@@ -88,22 +102,29 @@ proptest! {
                 restarted = serde_json::from_str(&kept).unwrap();
             }
             let seen = Position(number as u64);
-            let one = rules.decide(&event, seen, &whole, now);
-            prop_assert_eq!(&one, &rules.decide(&event, seen, &restarted, now));
-            let read: Decided = serde_json::from_str(&serde_json::to_string(&one).unwrap()).unwrap();
-            prop_assert_eq!(&one, &read);
-            for memory in [&mut whole, &mut restarted] {
-                memory.apply_decided(&one, now);
-                for action in &one.actions {
-                    let gone = Outcome::Gone { why: "404".into() };
-                    match outcome {
-                        0 => settle(memory, action, Outcome::Delivered, now),
-                        1 => settle(memory, action, gone, now),
-                        _ => {}
+            let due: Vec<_> = whole.timers().due(now).map(|t| Arc::new(t.due_event(now))).collect();
+            for event in due.into_iter().chain([event]) {
+                let one = rules.decide(&event, seen, &whole, now);
+                prop_assert_eq!(&one, &rules.decide(&event, seen, &restarted, now));
+                let read: Decided = serde_json::from_str(&serde_json::to_string(&one).unwrap()).unwrap();
+                prop_assert_eq!(&one, &read);
+                for memory in [&mut whole, &mut restarted] {
+                    memory.apply_decided(&one, now);
+                    for action in &one.actions {
+                        let gone = Outcome::Gone { why: "404".into() };
+                        match outcome {
+                            0 => settle(memory, action, Outcome::Delivered, now),
+                            1 => settle(memory, action, gone, now),
+                            _ => {}
+                        }
                     }
                 }
+                prop_assert_eq!(&whole, &restarted);
             }
-            prop_assert_eq!(&whole, &restarted);
+            // Whoever waits for a turn waits for somebody.
+            let running = |rule: &str| whole.timers().of(rule).next().is_some();
+            prop_assert!(whole.timers().rows().all(running));
+            prop_assert!(whole.timers().of("slow").count() <= 1);
         }
     }
 

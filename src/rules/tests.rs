@@ -402,7 +402,6 @@ fn later_steps_are_not_known_yet() {
 rules:
   - name: a
     when: { type: netatmo.rign }
-    for: 10m
     do:
       - opne: { door: front }
       - open: { door: front }
@@ -410,13 +409,12 @@ rules:
 "#
     ), @r"
     rules/a.yaml:4:19: no event has the type `netatmo.rign` (did you mean `netatmo.ring`?)
-    rules/a.yaml:5:5: `for` is not known (this version of Portero does not have it yet)
-    rules/a.yaml:7:9: `opne` is not known (known here: push, set, emit, fibaro, indigo, emm, netatmo, vms, stop, if, then, else)
-    rules/a.yaml:8:9: `open` is not known (this version of Portero does not have this step yet)
-    rules/a.yaml:9:22: nobody is called `famly` (did you mean `family`?)
-    rules/a.yaml:9:41: the variable `evnt` is not known (did you mean `event`?)
-    rules/a.yaml:9:55: the filter `uper` is not known (did you mean `upper`?)
-    rules/a.yaml:9:66: `buttons` is not known (this version of Portero does not have buttons yet)
+    rules/a.yaml:6:9: `opne` is not known (known here: push, set, emit, fibaro, indigo, emm, netatmo, vms, wait, stop, if, then, else)
+    rules/a.yaml:7:9: `open` is not known (this version of Portero does not have this step yet)
+    rules/a.yaml:8:22: nobody is called `famly` (did you mean `family`?)
+    rules/a.yaml:8:41: the variable `evnt` is not known (did you mean `event`?)
+    rules/a.yaml:8:55: the filter `uper` is not known (did you mean `upper`?)
+    rules/a.yaml:8:66: `buttons` is not known (this version of Portero does not have buttons yet)
     ");
 }
 
