@@ -90,10 +90,12 @@ async fn send(
         step: "do[0]".into(),
         deadline: clock.now() + ttl,
         lane: Lane::Normal,
+        alert: None,
         task: Task::Push { phone: phone.clone(), message: Box::new(message) },
     };
     let (into, mut records) = mpsc::unbounded_channel();
     let handle = delivery::start(Setup {
+        held: Vec::new(),
         phones: vec![(phone, subscription)],
         owed: vec![action],
         push: Arc::new(push),

@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::alert::AlertId;
 use crate::command::Command;
 use crate::event::{Event, EventId, digest128, hex_id};
 
@@ -35,6 +36,9 @@ pub struct Action {
     /// Which queue it stands in.
     #[serde(default)]
     pub lane: Lane,
+    /// The alert that it is part of: acknowledged, it is not begun any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alert: Option<AlertId>,
     /// What to do.
     pub task: Task,
 }
@@ -85,6 +89,9 @@ pub struct Message {
     /// A later notification with the same tag replaces this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
+    /// The alert that can be acknowledged from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alert: Option<AlertId>,
     /// How eagerly the push service wakes the phone.
     pub urgency: Urgency,
     /// How long the push service may hold it, in seconds (RFC 8030 section 5.2).
@@ -154,6 +161,11 @@ pub enum Outcome {
         /// What is known.
         why: String,
     },
+    /// It was not worth doing any more: somebody acknowledged the alert.
+    Stopped {
+        /// Why.
+        why: String,
+    },
     /// Its target is gone: an unsubscribed or removed phone.
     Gone {
         /// Why.
@@ -170,7 +182,20 @@ impl Outcome {
             Outcome::Expired { .. } => "expired",
             Outcome::Refused { .. } => "refused",
             Outcome::Unknown { .. } => "unknown",
+            Outcome::Stopped { .. } => "stopped",
             Outcome::Gone { .. } => "gone",
+        }
+    }
+
+    /// Why it did not go well; empty if it did.
+    pub fn why(&self) -> &str {
+        match self {
+            Outcome::Delivered | Outcome::Done => "",
+            Outcome::Expired { last: why }
+            | Outcome::Refused { why }
+            | Outcome::Unknown { why }
+            | Outcome::Stopped { why }
+            | Outcome::Gone { why } => why,
         }
     }
 

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::action::{Action, Lane};
+use crate::alert::{ACK_EVENT, AlertId};
 use indexer::Indexer;
 pub use recover::Folded;
 use recover::{Recovered, open_index, recover};
@@ -34,11 +35,13 @@ use crate::delivery::push::client::{self, PushClient};
 use crate::delivery::push::endpoint::Policy;
 use crate::delivery::push::payload::Composer;
 use crate::delivery::push::vapid::{Contact, Vapid};
+use crate::event::Event;
 use crate::index::Index;
 use crate::intake::Intake;
 use crate::journal::{Entry, Journal};
 use crate::ledger::Ledger;
 use crate::node::Problems;
+use crate::record::Position;
 use crate::reload::{Reloader, RulesStatus, Started};
 use crate::router::{Inbox, Message, Router, View};
 use crate::rules::RuleSet;
@@ -221,15 +224,24 @@ impl Core {
         let heard = timeline.sources().into_iter().map(|(name, at, _)| (name, at));
         let watch = systems::silence(config, &ledger, &heard.collect::<Vec<_>>());
         tokio::spawn(show_batches(timeline.clone(), journal.subscribe()));
-        let delivery = start_delivery(config, keys, &ledger, &journal, clock)?;
+        let held = held(&ledger, &undecided);
+        let delivery = start_delivery(config, keys, &ledger, &held, &journal, clock)?;
         let drivers = Drivers::new(config);
         let settle = journal.clone();
         let commands = Commands::start(commands::Setup {
             drivers: drivers.orders(),
             owed: ledger.owed.values().cloned().collect(),
+            held: held.clone(),
             clock: clock.clone(),
             settle: Box::new(move |records| drop(settle.submit(records))),
         });
+        for (id, alert) in ledger.memory.alerts().iter() {
+            if let Some(acked) = &alert.acked {
+                let why = format!("{} has it in hand ({})", acked.by, acked.via);
+                delivery.withdraw(id, &why);
+                commands.withdraw(id, &why);
+            }
+        }
         let mut drivers = drivers.start(&config.store.path, &ledger, &intake)?;
         drivers.spawn(|stopping| silence::watch(intake.clone(), watch, stopping));
         let (show, view) = watch::channel(Arc::new(View::default()));
@@ -315,10 +327,21 @@ fn hooks(config: &Config) -> HashMap<String, Arc<NetatmoHook>> {
     config.netatmo.iter().map(hook).collect()
 }
 
+/// Alerts that somebody has in hand, also if that was not decided any more before the last stop.
+fn held(ledger: &Ledger, undecided: &[(Position, Arc<Event>)]) -> Vec<AlertId> {
+    let acks = undecided.iter().filter(|(_, event)| event.kind == ACK_EVENT);
+    let named = acks.filter_map(|(_, event)| event.data.get("alerts")?.as_array());
+    let named = named.flatten().filter_map(|id| id.as_str()?.parse().ok());
+    let known = ledger.memory.alerts().iter();
+    let known = known.filter(|(_, alert)| alert.acked.is_some()).map(|(id, _)| id);
+    named.chain(known).collect()
+}
+
 fn start_delivery(
     config: &Config,
     keys: &Keys,
     ledger: &Ledger,
+    held: &[AlertId],
     journal: &Journal,
     clock: &Clock,
 ) -> Result<delivery::Handle, StartError> {
@@ -339,6 +362,7 @@ fn start_delivery(
     Ok(delivery::start(delivery::Setup {
         phones: phones.filter_map(|(id, p)| Some((id.clone(), p.subscription.clone()?))).collect(),
         owed,
+        held: held.to_vec(),
         push: Arc::new(cannot!(push, "Web Push")?),
         clock: clock.clone(),
         // If the journal refuses, the push is sent again after a restart; same tag, same place.

@@ -92,6 +92,7 @@ fn test(event: &Event, now: Timestamp) -> Option<Action> {
         step: STEP.into(),
         deadline: now + TEST_LIVES,
         lane: Lane::Normal,
+        alert: None,
         task: Task::Push { phone, message: Box::new(message) },
     })
 }
@@ -105,6 +106,7 @@ fn command(event: &Event) -> Option<Action> {
         step: STEP.into(),
         deadline: event.data.get("deadline")?.as_str()?.parse().ok()?,
         lane: Lane::Normal,
+        alert: None,
         task: Task::Command(Box::new(command)),
     })
 }

@@ -229,14 +229,14 @@ impl Ledger {
                 phone.last_delivered = Some(settled.at);
                 phone.failing = None;
             }
-            Outcome::Expired { last: why }
-            | Outcome::Refused { why }
-            | Outcome::Unknown { why }
-            | Outcome::Gone { why } => phone.failing = Some(why.clone()),
+            // It says nothing about the phone.
+            Outcome::Stopped { .. } => {}
+            failed => phone.failing = Some(failed.why().to_string()),
         }
     }
 
     fn receipt(&mut self, receipt: &Receipt) {
+        self.memory.apply_receipt(receipt);
         if let Some(phone) = self.phones.get_mut(&receipt.phone) {
             phone.seen = phone.seen.max(receipt.at);
             if receipt.what == Shown::Shown {

@@ -8,6 +8,7 @@
 
 // Words: the vocabulary.
 pub mod event;
+pub mod alert;
 pub mod action;
 pub mod timer;
 pub mod record;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::action::{Action, ActionId, Outcome, PhoneId};
+use crate::alert::{Acked, AlertBegun};
 use crate::event::{Event, EventId, Trust};
 use crate::timer::{Ended, Queued, Timer};
 
@@ -82,6 +83,12 @@ pub struct Decided {
     /// Waits that end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ended: Vec<Ended>,
+    /// Alerts that begin.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<AlertBegun>,
+    /// Alerts that somebody has in hand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acked: Vec<Acked>,
     /// Firings that join or leave the row of those that wait for their turn, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub queued: Vec<Queued>,

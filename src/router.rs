@@ -9,7 +9,8 @@ use serde_json::{Map, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::action::{Action, PhoneId, Task};
+use crate::action::{Action, ActionId, PhoneId, Task};
+use crate::alert::AlertId;
 use crate::builtin;
 use crate::clock::Clock;
 use crate::delivery;
@@ -21,7 +22,7 @@ use crate::journal::{Entry, Journal};
 use crate::ledger::{Ledger, Phone};
 use crate::phones::{Ask, Denied, plan};
 use crate::record::{Decided, KnownChange, Position, Receipt, Record, Settled};
-use crate::rules::RuleSet;
+use crate::rules::{Alert, RuleSet};
 use crate::telemetry;
 use crate::timer::{GONE_EVENT, Timer};
 use crate::waits::Waits;
@@ -37,10 +38,23 @@ pub enum Message {
     Receipt(Receipt),
     /// Decide by these rules from now on.
     Rules(Arc<RuleSet>),
+    /// Somebody acknowledges: which alerts that is. Nothing of them leaves from now on.
+    Ack(Ack, oneshot::Sender<Vec<AlertId>>),
     /// Write a checkpoint; answered with the position that it covers when it is durable.
     Checkpoint(oneshot::Sender<Option<Position>>),
     /// Decide what is durable by now, then answer and stop.
     Drain(oneshot::Sender<()>),
+}
+
+/// What somebody acknowledges.
+#[derive(Debug, Clone, Copy)]
+pub enum Ack {
+    /// Everything that is open.
+    All,
+    /// This alert.
+    Alert(AlertId),
+    /// The alert that this notification belongs to.
+    Told(ActionId),
 }
 
 /// What the page, the webhooks and the command line may see of the ledger.
@@ -52,6 +66,8 @@ pub struct View {
     pub sessions: HashMap<String, PhoneId>,
     /// Systems by source, with what is known of their connection (`<source>/link`).
     pub links: Vec<(String, serde_json::Value)>,
+    /// Alerts, the newest first.
+    pub alerts: Vec<(AlertId, Alert)>,
 }
 
 impl View {
@@ -139,7 +155,10 @@ impl Router {
                     seen += 1;
                     self.decide(entry.position, event, &mut records);
                 }
-                Record::Decided(decided) => self.act(decided),
+                Record::Decided(decided) => {
+                    self.act(decided);
+                    changed |= !decided.alerts.is_empty() || !decided.acked.is_empty();
+                }
                 Record::Phone(change) => {
                     self.ledger.apply(&entry.record);
                     self.delivery.phone(change);
@@ -172,6 +191,8 @@ impl Router {
         }
         let decided = Arc::new(self.ask_rules(position, event));
         telemetry::decided(&decided);
+        // From here on nothing of them leaves; they end when this is durable.
+        decided.acked.iter().for_each(|acked| self.hold(acked.alert));
         let record = Record::Decided(decided.clone());
         self.ledger.apply(&record);
         records.push(record);
@@ -254,10 +275,39 @@ impl Router {
 
     /// A decision is durable: now it may be acted upon.
     fn act(&self, decided: &Decided) {
+        self.withdraw(decided);
         if !decided.actions.is_empty() {
             self.delivery.act(pushes(decided));
             self.commands.act(orders(decided));
         }
+    }
+
+    fn hold(&self, alert: AlertId) {
+        self.delivery.hold(alert);
+        self.commands.hold(alert);
+    }
+
+    /// Ends what acknowledged alerts still wanted to tell.
+    fn withdraw(&self, decided: &Decided) {
+        for acked in &decided.acked {
+            let why = format!("{} has it in hand ({})", acked.by, acked.via);
+            self.delivery.withdraw(acked.alert, &why);
+            self.commands.withdraw(acked.alert, &why);
+        }
+    }
+
+    /// Which alerts are meant, if they are not in hand already; from now on nothing of them leaves.
+    fn acknowledge(&self, what: &Ack) -> Vec<AlertId> {
+        let alerts = self.ledger.memory.alerts();
+        let open: Vec<AlertId> =
+            alerts.iter().filter(|(_, alert)| alert.acked.is_none()).map(|(id, _)| id).collect();
+        let named = match what {
+            Ack::All => return open.into_iter().inspect(|id| self.hold(*id)).collect(),
+            Ack::Alert(id) => Some(*id),
+            Ack::Told(action) => alerts.of(*action),
+        };
+        let meant = named.filter(|id| open.contains(id));
+        meant.into_iter().inspect(|id| self.hold(*id)).collect()
     }
 
     /// Takes what has no place in the journal. Nothing of it survives a restart, but phones are
@@ -273,6 +323,7 @@ impl Router {
         let decided = self.ask_rules(Position::default(), event);
         telemetry::decided(&decided);
         self.ledger.memory.apply_decided(&decided, decided.at);
+        self.withdraw(&decided);
         self.intake.decided(1);
         let emitted: Vec<Heard> = emits(&decided).collect();
         if !emitted.is_empty() {
@@ -293,6 +344,7 @@ impl Router {
                 let version = self.rules.version().to_string();
                 self.end_gone(&version);
             }
+            Message::Ack(what, reply) => drop(reply.send(self.acknowledge(&what))),
             Message::Checkpoint(reply) => self.checkpoint(reply),
             Message::Drain(reply) => return Some(reply),
         }
@@ -368,7 +420,10 @@ impl Router {
             .filter_map(|(path, entry)| Some((path.strip_suffix("/link")?, &entry.value)))
             .map(|(source, link)| (source.to_string(), link.clone()))
             .collect();
-        self.view.send_replace(Arc::new(View { phones, sessions, links }));
+        let alerts = self.ledger.memory.alerts().iter();
+        let mut alerts: Vec<_> = alerts.map(|(id, alert)| (id, alert.clone())).collect();
+        alerts.sort_by_key(|(_, alert)| std::cmp::Reverse(alert.begun));
+        self.view.send_replace(Arc::new(View { phones, sessions, links, alerts }));
     }
 }
 

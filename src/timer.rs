@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
+use crate::alert::AlertId;
 use crate::event::{Event, EventId, Marks, Trust, digest128, hex_id};
 
 /// The type of the event that says that a timer is due; `data.timer` names the timer.
@@ -85,14 +86,43 @@ pub enum Place {
     Fire,
     /// After the `wait` step of this path: `do[1]`.
     After(String),
+    /// The next rung of an alert's ladder.
+    Rung {
+        /// Which alert.
+        alert: AlertId,
+        /// The rung's path: `do[0].escalate[2]`.
+        step: String,
+        /// Which repetition, from 0.
+        round: u32,
+        /// It is climbed only if no phone has shown the alert by then.
+        if_unshown: bool,
+    },
 }
 
 impl Place {
-    /// The path in the rule, for explanations and ids.
+    /// The alert whose rung it is.
+    pub fn alert(&self) -> Option<AlertId> {
+        match self {
+            Place::Fire | Place::After(_) => None,
+            Place::Rung { alert, .. } => Some(*alert),
+        }
+    }
+
+    /// What tells it from all other places of the rule.
+    pub fn name(&self) -> String {
+        match self {
+            Place::Fire | Place::After(_) => self.path().to_string(),
+            Place::Rung { step, round, if_unshown, .. } => {
+                format!("{step} {round}{}", if *if_unshown { " unshown" } else { "" })
+            }
+        }
+    }
+
+    /// The path in the rule, for explanations.
     pub fn path(&self) -> &str {
         match self {
             Place::Fire => "for",
-            Place::After(step) => step,
+            Place::After(step) | Place::Rung { step, .. } => step,
         }
     }
 }
@@ -116,6 +146,8 @@ pub enum End {
     Matched,
     /// The rule fired anew and its `mode` is `restart`.
     Restarted,
+    /// Somebody has the alert in hand, or a phone has shown it.
+    Acknowledged,
     /// Its time came while nobody looked, and it is too late by its own limit.
     Expired,
     /// The rule was removed or changed.

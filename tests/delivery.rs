@@ -184,6 +184,7 @@ impl World {
             (PhoneId((*phone).to_owned()), subscription)
         });
         let handle = delivery::start(Setup {
+            held: Vec::new(),
             phones: phones.collect(),
             owed: Vec::new(),
             push: Arc::new(client),
@@ -210,7 +211,7 @@ fn push(phone: &str, message: Message, ttl: SignedDuration) -> Action {
     let task = Task::Push { phone: PhoneId(phone.to_owned()), message: Box::new(message) };
     let deadline: Timestamp = Clock::system().now() + ttl;
     let (rule, step) = ("r".to_owned(), "do[0]".to_owned());
-    Action { id: id(phone), rule, step, deadline, lane: Lane::Normal, task }
+    Action { id: id(phone), rule, step, deadline, lane: Lane::Normal, alert: None, task }
 }
 
 fn id(phone: &str) -> ActionId {

@@ -104,9 +104,7 @@ impl Story {
             Outcome::Delivered => format!("taken by the push service at {}", settled.at),
             Outcome::Done => format!("done at {}", settled.at),
             Outcome::Expired { last } => format!("expired at {} ({last})", settled.at),
-            Outcome::Refused { why } | Outcome::Unknown { why } | Outcome::Gone { why } => {
-                format!("{} at {}: {why}", settled.outcome.label(), settled.at)
-            }
+            other => format!("{} at {}: {}", other.label(), settled.at, other.why()),
         };
         for receipt in self.receipts.iter().filter(|receipt| receipt.action == *id) {
             let what = match receipt.what {

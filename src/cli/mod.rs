@@ -1,6 +1,7 @@
 //! The command line. Each command is a function that returns its exit code: 0 fine, 1 failed,
 //! 2 wrong use, 64 bad config or rules.
 
+mod alerts;
 mod check;
 mod command;
 mod control;
@@ -64,6 +65,10 @@ enum Command {
     State(state::StateArgs),
     /// Make a link and QR code by which a phone becomes a person's
     Pair(phone::PairArgs),
+    /// Print alerts that are being escalated, and how far each notification has come
+    Alerts(alerts::AlertsArgs),
+    /// Acknowledge an alert, or all that are open
+    Ack(alerts::AckArgs),
     /// Add, list or remove phones
     Phone(phone::PhoneArgs),
     /// Tell a FIBARO Intercom something, or list what it can be told
@@ -95,6 +100,8 @@ pub fn main() -> ExitCode {
         Command::Events(args) => events::events(&args),
         Command::State(args) => state::state(&args),
         Command::Pair(args) => phone::pair(&args),
+        Command::Alerts(args) => alerts::alerts(&args),
+        Command::Ack(args) => alerts::ack(&args),
         Command::Phone(args) => phone::phone(&args),
         Command::Fibaro(args) => command::command("fibaro", &args),
         Command::Indigo(args) => command::command("indigo", &args),

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Map, Value};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::orders::{Queue, Turn};
 use super::{LOOK_EVERY, Settle, until};
 use crate::action::{Action, ActionId, Outcome, Task};
+use crate::alert::AlertId;
 use crate::clock::Clock;
 use crate::command::Repeat;
 use crate::record::{Record, Settled};
@@ -29,10 +31,13 @@ pub struct Commands(Arc<Shared>);
 
 struct Shared {
     systems: HashMap<String, mpsc::UnboundedSender<Action>>,
+    /// Alerts that somebody has in hand, and who.
+    held: Mutex<HashMap<AlertId, Option<String>>>,
     /// Who waits for an answer, and secrets that only memory holds.
     asked: Mutex<HashMap<ActionId, Asked>>,
     clock: Clock,
     settle: Settle,
+    withdrawn: Notify,
     closing: CancellationToken,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -48,6 +53,8 @@ pub struct Setup {
     pub drivers: HashMap<String, mpsc::Sender<Order>>,
     /// Decided and not settled before the start.
     pub owed: Vec<Action>,
+    /// Alerts that somebody has in hand: nothing of them is sent.
+    pub held: Vec<AlertId>,
     /// The wall clock.
     pub clock: Clock,
     /// Where outcomes go.
@@ -59,7 +66,7 @@ pub struct Setup {
 impl Commands {
     /// Starts a task for each system; must be called within a Tokio runtime.
     pub fn start(setup: Setup) -> Commands {
-        let Setup { drivers, owed, clock, settle } = setup;
+        let Setup { drivers, owed, held, clock, settle } = setup;
         let mut systems = HashMap::new();
         let mut inboxes = Vec::new();
         for (source, driver) in drivers {
@@ -69,9 +76,11 @@ impl Commands {
         }
         let commands = Commands(Arc::new(Shared {
             systems,
+            held: Mutex::new(held.into_iter().map(|alert| (alert, None)).collect()),
             asked: Mutex::default(),
             clock,
             settle,
+            withdrawn: Notify::new(),
             closing: CancellationToken::new(),
             tasks: Mutex::default(),
         }));
@@ -140,6 +149,18 @@ impl Commands {
         receiver
     }
 
+    /// From now on nothing of this alert is sent. What is held is ended by
+    /// [`Commands::withdraw`].
+    pub fn hold(&self, alert: AlertId) {
+        lock(&self.0.held).entry(alert).or_default();
+    }
+
+    /// Ends all that this alert still wanted to tell.
+    pub fn withdraw(&self, alert: AlertId, why: &str) {
+        lock(&self.0.held).insert(alert, Some(why.to_owned()));
+        self.0.withdrawn.notify_waiters();
+    }
+
     /// Nobody waits for it any more.
     pub fn forget(&self, action: ActionId) {
         lock(&self.0.asked).remove(&action);
@@ -195,9 +216,11 @@ impl Lane {
         let mut reply: Option<Pending> = None;
         loop {
             let now = self.shared.clock.now();
+            self.withdraw(now);
             let (ended, turn) = self.queue.turn(now);
             ended.into_iter().for_each(|settled| self.shared.end(settled, Value::Null));
             let sleep = match turn {
+                Turn::Send(action) if self.is_held(&action) => continue,
                 Turn::Send(action) => {
                     reply = Some((self.send(*action), Instant::now() + REPLY_WITHIN));
                     continue;
@@ -223,9 +246,43 @@ impl Lane {
                         self.shared.end(settled, Value::Null);
                     }
                 }
+                () = self.shared.withdrawn.notified() => {}
                 () = tokio::time::sleep(sleep) => {}
             }
         }
+    }
+
+    /// Ends what waits for alerts that somebody has in hand.
+    fn withdraw(&mut self, now: Timestamp) {
+        let gone: Vec<(AlertId, String)> = lock(&self.shared.held)
+            .iter()
+            .filter_map(|(alert, why)| Some((*alert, why.clone()?)))
+            .collect();
+        for (alert, why) in gone {
+            let ended = self.queue.withdraw(alert, &why, now);
+            ended.into_iter().for_each(|settled| self.shared.end(settled, Value::Null));
+        }
+    }
+
+    /// Whether the command that is about to leave must not: somebody has its alert in hand.
+    fn is_held(&mut self, action: &Action) -> bool {
+        let held = action.alert.and_then(|alert| lock(&self.shared.held).get(&alert).cloned());
+        let now = self.shared.clock.now();
+        match held {
+            None => return false,
+            Some(Some(why)) => {
+                if let Some(settled) = self.queue.stopped(&why, now) {
+                    self.shared.end(settled, Value::Null);
+                }
+            }
+            Some(None) => {
+                let waits = Reply::Unsent("somebody is acknowledging the alert".into());
+                if let Some((settled, value)) = self.queue.answered(waits, now) {
+                    self.shared.end(settled, value);
+                }
+            }
+        }
+        true
     }
 
     fn close(&mut self) {

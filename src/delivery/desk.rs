@@ -5,8 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
 
-use crate::action::{Action, ActionId, PhoneId, Task};
-use crate::delivery::lane::{Ended, PhoneLane, Start};
+use crate::action::{Action, ActionId, Outcome, PhoneId, Task};
+use crate::alert::AlertId;
+use crate::delivery::lane::{Ended, Held, PhoneLane, Start};
 use crate::delivery::push::Verdict;
 use crate::record::{PhoneChange, Record, Settled, Subscription};
 
@@ -45,15 +46,37 @@ pub struct Desk {
     starts: Vec<Start>,
     records: Vec<Record>,
     closed: bool,
+    /// Alerts of which nothing is begun: somebody has just acknowledged them.
+    held: Held,
 }
 
 impl Desk {
     /// Puts each push into its phone's lane.
     pub fn act(&mut self, actions: &[Action], now: Timestamp) {
         for action in actions {
-            if let Task::Push { phone, message } = &action.task {
+            let Task::Push { phone, message } = &action.task else { continue };
+            if let Some(why) = action.alert.and_then(|alert| self.held.get(&alert)?.clone()) {
+                let outcome = Outcome::Stopped { why };
+                let ended = Ended { action: action.id, outcome, attempts: 0 };
+                self.records.push(settled(ended, now));
+            } else {
                 self.at_lane(phone, now, |lane| lane.add(action, message, now));
             }
+        }
+    }
+
+    /// From now on nothing of this alert is begun, and what is on its way goes no further.
+    pub fn hold(&mut self, alert: AlertId) {
+        self.held.entry(alert).or_default();
+        self.lanes.values().for_each(|lane| lane.cut(alert));
+    }
+
+    /// Ends all that this alert still wanted to tell.
+    pub fn withdraw(&mut self, alert: AlertId, why: &str, now: Timestamp) {
+        self.held.insert(alert, Some(why.to_owned()));
+        let phones: Vec<PhoneId> = self.lanes.keys().cloned().collect();
+        for phone in phones {
+            self.at_lane(&phone, now, |lane| lane.withdraw(alert, why));
         }
     }
 
@@ -139,7 +162,7 @@ impl Desk {
         let mut ended = change(lane);
         ended.extend(lane.expire(now));
         if !self.closed {
-            self.starts.extend(lane.start(now));
+            self.starts.extend(lane.start(now, &self.held));
         }
         let wake = lane.wake_at(now);
         if lane.is_empty() {

@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 use crate::action::{Action, ActionId, Lane, Message, Outcome, PhoneId, Urgency};
+use crate::alert::AlertId;
 use crate::delivery::attempt::{self, Attempt, Next};
 use crate::delivery::push::payload::Form;
 use crate::delivery::push::{PushRequest, Verdict};
@@ -42,6 +44,7 @@ type Place = (Class, u64);
 struct Job {
     action: ActionId,
     lane: Lane,
+    alert: Option<AlertId>,
     message: Arc<Message>,
     deadline: Timestamp,
     form: Form,
@@ -61,6 +64,8 @@ struct Flight {
     generation: u64,
     /// A newer one with its tag has come: it is not tried again.
     replaced: bool,
+    /// Cut off, the attempt goes no further.
+    cut: CancellationToken,
 }
 
 /// An action that has come to its end.
@@ -74,6 +79,9 @@ pub struct Ended {
     pub attempts: u32,
 }
 
+/// Alerts of which nothing is begun, and for those that are over, why.
+pub type Held = HashMap<AlertId, Option<String>>;
+
 /// One attempt to begin now.
 #[derive(Debug)]
 pub struct Start {
@@ -83,6 +91,8 @@ pub struct Start {
     pub request: PushRequest,
     /// Which attempt it is, counted from 1.
     pub number: u32,
+    /// Cancelled when the attempt must go no further.
+    pub cut: CancellationToken,
 }
 
 /// What an answer led to.
@@ -212,23 +222,48 @@ impl PhoneLane {
         expired.map(|(_, job)| end(job)).collect()
     }
 
-    /// Begins every attempt that is due and has a slot, in order of class and arrival.
-    pub fn start(&mut self, now: Timestamp) -> Vec<Start> {
+    /// Cuts off every attempt for an alert that is on its way.
+    pub fn cut(&self, alert: AlertId) {
+        let flights = self.flying.values().filter(|flight| flight.job.alert == Some(alert));
+        flights.for_each(|flight| flight.cut.cancel());
+    }
+
+    /// Ends all that an alert still wanted to tell.
+    pub fn withdraw(&mut self, alert: AlertId, why: &str) -> Vec<Ended> {
+        let stopped = || Outcome::Stopped { why: why.to_owned() };
+        let flying = self.flying.extract_if(|_, flight| flight.job.alert == Some(alert));
+        let mut ended: Vec<Ended> = flying
+            .map(|(_, flight)| {
+                flight.cut.cancel();
+                flight.job.end(stopped())
+            })
+            .collect();
+        let waiting = self.waiting.extract_if(.., |_, job| job.alert == Some(alert));
+        ended.extend(waiting.map(|(_, job)| job.end(stopped())));
+        ended
+    }
+
+    /// Begins every attempt that is due and has a slot, in order of class and arrival; none for an
+    /// alert that is held.
+    pub fn start(&mut self, now: Timestamp, held: &Held) -> Vec<Start> {
         let Some(to) = self.subscription.clone() else { return Vec::new() };
         let mut starts = Vec::new();
-        while let Some(place) = self.next_due(now) {
+        while let Some(place) = self.next_due(now, held) {
             let Some(mut job) = self.waiting.remove(&place) else { break };
             job.attempts += 1;
             let request = job.request(self.phone.clone());
-            starts.push(Start { to: to.clone(), request, number: job.attempts });
+            let cut = CancellationToken::new();
+            starts.push(Start { to: to.clone(), request, number: job.attempts, cut: cut.clone() });
             let (generation, action) = (self.generation, job.action);
-            self.flying.insert(action, Flight { job, place, generation, replaced: false });
+            self.flying.insert(action, Flight { job, place, generation, replaced: false, cut });
         }
         starts
     }
 
-    fn next_due(&self, now: Timestamp) -> Option<Place> {
-        let due = self.waiting.iter().find(|(_, job)| self.ready_at(job) <= now);
+    fn next_due(&self, now: Timestamp, held: &Held) -> Option<Place> {
+        let is_held = |job: &Job| job.alert.is_some_and(|alert| held.contains_key(&alert));
+        let mut waiting = self.waiting.iter().filter(|(_, job)| !is_held(job));
+        let due = waiting.find(|(_, job)| self.ready_at(job) <= now);
         let (place, job) = due?;
         // Alarms come first in the order, so if the first due is none there is no alarm due.
         let slots = match job.lane {
@@ -318,6 +353,7 @@ impl Job {
         Job {
             action: action.id,
             lane: action.lane,
+            alert: action.alert,
             message: Arc::new(message.clone()),
             deadline: action.deadline,
             form: Form::Full,

@@ -30,6 +30,7 @@ use self::desk::{Answer, Desk};
 use self::lane::Start;
 use self::push::{Transport, Verdict};
 use crate::action::{Action, PhoneId};
+use crate::alert::AlertId;
 use crate::clock::Clock;
 use crate::record::{PhoneChange, Record, Subscription};
 
@@ -46,6 +47,8 @@ pub struct Setup {
     pub phones: Vec<(PhoneId, Subscription)>,
     /// Actions that were decided and not settled, oldest first.
     pub owed: Vec<Action>,
+    /// Alerts that somebody has in hand: nothing of them is sent.
+    pub held: Vec<AlertId>,
     /// Who calls the push services.
     pub push: Arc<dyn Transport>,
     /// The wall clock.
@@ -76,8 +79,9 @@ struct Shared {
 
 /// Starts delivery; must be called within a Tokio runtime.
 pub fn start(setup: Setup) -> Handle {
-    let Setup { phones, owed, push, clock, settle } = setup;
+    let Setup { phones, owed, held, push, clock, settle } = setup;
     let mut desk = Desk::default();
+    held.iter().for_each(|alert| desk.hold(*alert));
     let now = clock.now();
     for (id, subscription) in phones {
         desk.subscribe(&id, subscription, now);
@@ -99,6 +103,16 @@ impl Handle {
     /// Never waits: each lane has its own limit ([`lane::WAITING_MAX`]).
     pub fn act(&self, actions: Vec<Action>) {
         self.at_desk(|desk, now| desk.act(&actions, now));
+    }
+
+    /// From now on nothing of this alert leaves. What is held is ended by [`Handle::withdraw`].
+    pub fn hold(&self, alert: AlertId) {
+        self.at_desk(|desk, _| desk.hold(alert));
+    }
+
+    /// Ends all that this alert still wanted to tell.
+    pub fn withdraw(&self, alert: AlertId, why: &str) {
+        self.at_desk(|desk, now| desk.withdraw(alert, why, now));
     }
 
     /// Keeps subscriptions current.
@@ -167,10 +181,15 @@ impl Runner {
     fn send(&mut self, start: Start) {
         let push = self.push.clone();
         self.sends.spawn(async move {
-            let Start { to, request, number } = start;
+            let Start { to, request, number, cut } = start;
             let (action, phone) = (request.action, request.phone.clone());
-            let attempt = AssertUnwindSafe(push.send(&to, request)).catch_unwind().await;
-            let verdict = attempt.unwrap_or_else(|_| Verdict::retry("the sender failed (a bug)"));
+            let attempt = AssertUnwindSafe(push.send(&to, request)).catch_unwind();
+            let verdict = match cut.run_until_cancelled(attempt).await {
+                Some(attempt) => {
+                    attempt.unwrap_or_else(|_| Verdict::retry("the sender failed (a bug)"))
+                }
+                None => Verdict::retry("acknowledged meanwhile"),
+            };
             log(&phone, &to.host(), number, &verdict);
             Answer { phone, action, verdict }
         });

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::action::{Action, ActionId, Lane, Outcome, Task};
+use crate::alert::AlertId;
 use crate::command::Repeat;
 use crate::record::Settled;
 use crate::systems::link::Reply;
@@ -135,6 +136,25 @@ impl Queue {
         Some((job.ended(outcome, now), Value::Null))
     }
 
+    /// The one that was about to be sent is not: somebody has its alert in hand.
+    pub fn stopped(&mut self, why: &str, now: Timestamp) -> Option<Settled> {
+        let job = self.on_way.take()?;
+        Some(job.ended(Outcome::Stopped { why: why.to_owned() }, now))
+    }
+
+    /// Ends all that this alert still wanted to tell.
+    pub fn withdraw(&mut self, alert: AlertId, why: &str, now: Timestamp) -> Vec<Settled> {
+        let mut ended = Vec::new();
+        for lane in [&mut self.alarm, &mut self.normal] {
+            let (gone, rest): (VecDeque<Job>, VecDeque<Job>) =
+                std::mem::take(lane).into_iter().partition(|job| job.action.alert == Some(alert));
+            *lane = rest;
+            let stopped = || Outcome::Stopped { why: why.to_owned() };
+            ended.extend(gone.into_iter().map(|job| job.ended(stopped(), now)));
+        }
+        ended
+    }
+
     /// Sends nothing more. What may be sent only once has ended with that; the rest is owed.
     pub fn close(&mut self, now: Timestamp) -> Vec<Settled> {
         self.closed = true;
@@ -224,6 +244,7 @@ mod tests {
             step: "do[0]".into(),
             deadline: at(60),
             lane,
+            alert: None,
             task: Task::Command(Box::new(command)),
         }
     }

@@ -10,6 +10,7 @@ use super::attempt::{BACKOFF_FIRST, backoff, later, seed_of};
 use super::push::PushRequest;
 use super::*;
 use crate::action::{ActionId, Lane, Message, Outcome, Task};
+use crate::alert::AlertId;
 use crate::record::Settled;
 
 /// What a scripted phone's service does, attempt by attempt; the last one goes on for ever.
@@ -76,6 +77,7 @@ fn push(phone: &str, name: u8, lane: Lane, ttl_s: u64) -> Action {
         step: "do[0]".into(),
         deadline,
         lane,
+        alert: None,
         task,
     }
 }
@@ -91,6 +93,7 @@ impl World {
         let phones =
             phones.iter().map(|(phone, _)| (PhoneId((*phone).into()), subscription(phone)));
         let handle = start(Setup {
+            held: Vec::new(),
             phones: phones.collect(),
             owed,
             push: script.clone(),
@@ -254,6 +257,32 @@ async fn owed_actions_go_out_at_once_and_late_ones_expire() {
     let settled = world.settled();
     assert_eq!((settled[0].0, settled[0].1.label(), settled[0].2), (1, "expired", 0));
     assert_eq!(settled[1], (2, Outcome::Delivered, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_an_alert_leaves_after_it_is_held_and_all_of_it_ends_when_withdrawn() {
+    let alert = AlertId([9; 16]);
+    let of = |name| Action { alert: Some(alert), ..push("p", name, Lane::Alarm, 600) };
+    let world = World::new(&[("p", vec![Does::Hangs]), ("q", vec![fails("500")])], Vec::new());
+    // One hangs, one waits for its next attempt, one has nothing to do with it.
+    let second = Action { alert: Some(alert), ..push("q", 2, Lane::Alarm, 600) };
+    world.handle.act(vec![of(1), second, push("q", 3, Lane::Alarm, 600)]);
+    world.pass(10).await;
+    world.handle.hold(alert);
+    world.handle.act(vec![of(4)]);
+    world.pass(5000).await;
+    let tries = |name| world.attempts(name).len();
+    assert_eq!((tries(1), tries(2), tries(4)), (1, 1, 0));
+    assert!(tries(3) > 1);
+    assert_eq!(world.settled(), []);
+    world.handle.withdraw(alert, "ana has it");
+    world.handle.act(vec![of(5)]);
+    world.pass(1000).await;
+    let mut ended: Vec<_> =
+        world.settled().into_iter().map(|(id, outcome, ..)| (id, outcome.label())).collect();
+    ended.sort_unstable();
+    assert_eq!(ended, [(1, "stopped"), (2, "stopped"), (4, "stopped"), (5, "stopped")]);
+    assert_eq!(tries(5), 0);
 }
 
 #[tokio::test(start_paused = true)]

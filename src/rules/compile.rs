@@ -10,12 +10,13 @@ use serde_json::Value as Json;
 
 use super::House;
 use super::expr::{Condition, Text};
+use super::ladder::{self, Ladder};
 use super::pattern::Matcher;
 use super::tell::{Tell, WORDS};
 use super::types;
 use super::wait::{For, Mode, Span, Wait};
 use crate::action::{Lane, Urgency};
-use crate::node::{Cursor, Key, Node, SourceFile, Value, nearest};
+use crate::node::{Cursor, Key, Node, SourceFile, Table, Value, nearest};
 
 /// How long a push service may hold a notification if the rule does not say: long enough for a
 /// phone that is off for the night's first half, short enough that the news is still news.
@@ -26,7 +27,7 @@ const TTL_MAX: Duration = Duration::from_secs(28 * 86_400);
 const STEPS_MAX: usize = 100;
 
 /// Steps that the language has and this version has not, and keys that begin no step.
-const LATER: [&str; 3] = ["open", "webhook", "escalate"];
+const LATER: [&str; 2] = ["open", "webhook"];
 
 /// A rule, ready to decide.
 #[derive(Debug)]
@@ -68,6 +69,7 @@ pub(super) enum Act {
     Emit(Box<Emit>),
     Tell(Box<Tell>),
     Wait(Box<Wait>),
+    Escalate(Box<Ladder>),
     If { condition: Condition, then: Vec<Step>, otherwise: Vec<Step> },
     Stop,
 }
@@ -138,7 +140,18 @@ fn step(scope: &Scope<'_>, at: Cursor<'_>, path: String) -> Option<Step> {
         at.wrong_help(format!("this is {}, not a step", at.node().value.kind()), help);
         return None;
     }
-    let mut table = at.table()?;
+    let act = act(scope, at, at.table()?, &path);
+    Some(Step { path: path.into(), act: act? })
+}
+
+/// What a step does; `table` may have other keys, which have been taken out.
+pub(super) fn act(
+    scope: &Scope<'_>,
+    at: Cursor<'_>,
+    mut table: Table<'_>,
+    path: &str,
+) -> Option<Act> {
+    let taken = table.len();
     let push = table.optional("push").map(|at| push(scope, at).map(Box::new).map(Act::Push));
     let set = table.optional("set").map(|at| set(at).map(Act::Set));
     let emit = table.optional("emit").map(|at| emit(at).map(Box::new).map(Act::Emit));
@@ -148,16 +161,39 @@ fn step(scope: &Scope<'_>, at: Cursor<'_>, path: String) -> Option<Step> {
         .map(|(word, at)| Tell::compile(scope.house, word, at).map(Box::new).map(Act::Tell))
         .collect();
     let wait = table.optional("wait").map(|at| wait(scope, at).map(Box::new).map(Act::Wait));
+    let ladder = table.optional("escalate");
+    let ladder = ladder.map(|at| ladder::ladder(scope, at, path).map(Box::new).map(Act::Escalate));
     let stop = table.optional("stop").map(stop);
-    let condition = table.optional("if");
-    let choice = condition.map(|at| Condition::compile(at));
+    let choice = choice(scope, at, &mut table, path);
+    let none = table.len() == taken;
+    table.done_with(step_advice);
+    let one = [push, set, emit, wait, ladder, stop, choice].into_iter().flatten();
+    let mut acts = one.chain(told);
+    let act = acts.next();
+    if acts.next().is_some() {
+        at.wrong_help("one step does one thing", "begin each with its own `-`");
+        return None;
+    }
+    if act.is_none() && none {
+        at.wrong("this step is empty");
+    }
+    act?
+}
+
+/// `if` with `then` and `else`.
+#[allow(clippy::option_option)] // Given or not, right or wrong.
+fn choice(
+    scope: &Scope<'_>,
+    at: Cursor<'_>,
+    table: &mut Table<'_>,
+    path: &str,
+) -> Option<Option<Act>> {
+    let condition = table.optional("if").map(Condition::compile);
     let mut branch = |name: &'static str| {
         let found = table.optional(name)?;
         Some(steps(scope, found, &format!("{path}.{name}")))
     };
-    let (then, otherwise) = (branch("then"), branch("else"));
-    let before = table.len();
-    let choice = match (choice, then, otherwise) {
+    match (condition, branch("then"), branch("else")) {
         (None, None, None) => None,
         (Some(condition), Some(then), otherwise) => Some(condition.and_then(|condition| {
             let otherwise = otherwise.map_or(Some(Vec::new()), |steps| steps)?;
@@ -171,19 +207,7 @@ fn step(scope: &Scope<'_>, at: Cursor<'_>, path: String) -> Option<Step> {
             at.wrong("`then` and `else` need an `if` beside them");
             Some(None)
         }
-    };
-    table.done_with(step_advice);
-    let one = [push, set, emit, wait, stop, choice].into_iter().flatten();
-    let mut acts = one.chain(told);
-    let act = acts.next();
-    if acts.next().is_some() {
-        at.wrong_help("one step does one thing", "begin each with its own `-`");
-        return None;
     }
-    if act.is_none() && before == 0 {
-        at.wrong("this step is empty");
-    }
-    Some(Step { path: path.into(), act: act?? })
 }
 
 fn step_advice(key: &str) -> Option<String> {

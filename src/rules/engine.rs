@@ -10,10 +10,12 @@ use super::compile::{Cooldown as CooldownRule, Rule};
 use super::expr::{self, Refused};
 use super::memory::{Cooldown, Memory};
 use super::scene::Scene;
+use super::steps::Plan;
 use super::timers::{QUEUED_MAX, TIMERS_MAX};
 use super::wait::Mode;
 use super::{explain, steps};
 use crate::action::Urgency;
+use crate::alert::ACK_EVENT;
 use crate::event::Event;
 use crate::record::{CooldownStart, Decided, Looked, NotSent, NotSentReason, Position, Verdict};
 use crate::timer::{DUE_EVENT, End, Ended, Place, Queued, Timer, TimerId};
@@ -23,7 +25,7 @@ const LATE_FROM_S: i64 = 5;
 
 /// Why a rule is asked.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Start<'t> {
+pub(super) enum Start<'t> {
     /// An event matched its `when`.
     Event,
     /// Its turn has come (`mode: queued`).
@@ -33,11 +35,11 @@ enum Start<'t> {
 }
 
 /// One event's decision in the making.
-struct Deciding<'a> {
-    rules: &'a RuleSet,
-    memory: &'a Memory,
-    now: Timestamp,
-    decided: Decided,
+pub(super) struct Deciding<'a> {
+    pub(super) rules: &'a RuleSet,
+    pub(super) memory: &'a Memory,
+    pub(super) now: Timestamp,
+    pub(super) decided: Decided,
 }
 
 impl RuleSet {
@@ -60,6 +62,9 @@ impl RuleSet {
         if event.kind == DUE_EVENT && event.source == "portero" {
             deciding.due(event);
         } else {
+            if event.kind == ACK_EVENT && event.source == "portero" {
+                deciding.ack(event);
+            }
             deciding.event(event);
         }
         deciding.decided
@@ -108,13 +113,13 @@ impl<'a> Deciding<'a> {
                 let scene = self.scene(&timer.event);
                 if rule.ends_at(&timer.at).iter().any(|ends| ends.accepts(event, &scene)) {
                     scene.lower(event.trust);
-                    self.matched(rule, timer, &scene);
+                    self.matched(rule, timer, &scene, &event.kind);
                 }
             }
         }
     }
 
-    fn matched(&mut self, rule: &'a Rule, timer: &'a Timer, scene: &Arc<Scene>) {
+    fn matched(&mut self, rule: &'a Rule, timer: &'a Timer, scene: &Arc<Scene>, by: &str) {
         match &timer.at {
             Place::Fire => {
                 self.end(timer, End::Matched);
@@ -122,6 +127,8 @@ impl<'a> Deciding<'a> {
                 self.looked(rule, Verdict::Ended, why);
             }
             Place::After(_) => drop(self.look(rule, scene, Start::Over(timer, End::Matched))),
+            // Handled by its alert, of which this is one rung.
+            Place::Rung { alert, .. } => self.acknowledge(*alert, by, "event", None),
         }
     }
 
@@ -139,6 +146,8 @@ impl<'a> Deciding<'a> {
             self.end(timer, End::Expired);
             let why = format!("it was due at {} and is too late", self.clock(timer.due));
             self.looked(rule, Verdict::Ended, why);
+        } else if let Place::Rung { alert, step, round, if_unshown } = &timer.at {
+            self.rung(rule, timer, *alert, (step, *round), *if_unshown);
         } else {
             let scene = self.scene(&timer.event);
             self.look(rule, &scene, Start::Over(timer, End::Due));
@@ -223,13 +232,19 @@ impl<'a> Deciding<'a> {
             answer.cooldown = Some(CooldownStart { key, severity, until });
         }
         answer.not_sent.append(&mut plan.not_sent);
-        if let Some(timer) = plan.wait {
+        let stopped = plan.stopped;
+        self.take(plan, answer);
+        stopped
+    }
+
+    pub(super) fn take(&mut self, plan: Plan, mut answer: Looked) {
+        for timer in plan.timers {
             answer.not_sent.extend(self.begin(timer));
         }
         self.decided.looked.push(answer);
         self.decided.sets.extend(plan.sets);
         self.decided.actions.extend(plan.actions);
-        plan.stopped
+        self.decided.alerts.extend(plan.alerts);
     }
 
     /// Whether a new firing may begin beside those that still wait.
@@ -296,14 +311,14 @@ impl<'a> Deciding<'a> {
         None
     }
 
-    fn end(&mut self, timer: &Timer, why: End) {
+    pub(super) fn end(&mut self, timer: &Timer, why: End) {
         if self.decided.ended.iter().all(|ended| ended.timer != timer.id) {
             self.decided.ended.push(Ended { timer: timer.id, why });
         }
     }
 
     /// What a late firing says of itself.
-    fn late(&self, start: Start<'_>) -> String {
+    pub(super) fn late(&self, start: Start<'_>) -> String {
         let Start::Over(timer, End::Due) = start else { return String::new() };
         let late = self.now.duration_since(timer.due).as_secs();
         if late < LATE_FROM_S {
@@ -312,7 +327,7 @@ impl<'a> Deciding<'a> {
         format!("{late} s late: it was due at {}", self.clock(timer.due))
     }
 
-    fn scene(&self, event: &Arc<Event>) -> Arc<Scene> {
+    pub(super) fn scene(&self, event: &Arc<Event>) -> Arc<Scene> {
         Scene::new(event, self.memory, self.now, &self.rules.house.time_zone)
     }
 
@@ -320,7 +335,7 @@ impl<'a> Deciding<'a> {
         explain::clock(at, self.now, &self.rules.house.time_zone)
     }
 
-    fn looked(&mut self, rule: &Rule, verdict: Verdict, why: String) {
+    pub(super) fn looked(&mut self, rule: &Rule, verdict: Verdict, why: String) {
         self.decided.looked.push(looked(&rule.name, verdict, why));
     }
 
@@ -339,7 +354,7 @@ pub(super) fn timer(
     expires: Option<Timestamp>,
 ) -> Timer {
     Timer {
-        id: TimerId::derive(scene.event().id, &rule.name, at.path()),
+        id: TimerId::derive(scene.event().id, &rule.name, &at.name()),
         rule: rule.name.to_string(),
         stamp: rule.stamp.clone(),
         at,
@@ -359,7 +374,7 @@ fn without_raw(event: &Arc<Event>) -> Arc<Event> {
     Arc::new(Event { raw: Vec::new(), ..(**event).clone() })
 }
 
-fn looked(rule: &str, verdict: Verdict, why: String) -> Looked {
+pub(super) fn looked(rule: &str, verdict: Verdict, why: String) -> Looked {
     let rule = rule.to_string();
     Looked { rule, verdict, why, not_sent: Vec::new(), cooldown: None }
 }

@@ -69,12 +69,11 @@ fn rule_lines(text: &mut String, looked: &Looked, decided: &Decided, zone: &Time
         let _ = writeln!(text, "    {}: {what}", note.step);
     }
     for timer in decided.begun.iter().filter(|t| t.rule == looked.rule && t.at != Place::Fire) {
-        let _ = writeln!(
-            text,
-            "    {}: waits until {}",
-            timer.at.path(),
-            clock(timer.due, decided.at, zone)
-        );
+        let due = clock(timer.due, decided.at, zone);
+        let _ = match timer.at.alert() {
+            Some(_) => writeln!(text, "    {}: at {due} unless acknowledged", timer.at.name()),
+            None => writeln!(text, "    {}: waits until {due}", timer.at.path()),
+        };
     }
     if let Some(cooldown) = &looked.cooldown {
         let until = clock(cooldown.until, decided.at, zone);

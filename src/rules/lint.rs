@@ -163,6 +163,11 @@ fn collect<'r>(rule: usize, steps: &'r [Step], sure: Sure, made: &mut Vec<Made<'
                 collect(rule, otherwise, Sure::Perhaps, made);
             }
             Act::Stop => return,
+            Act::Escalate(ladder) => {
+                for rung in &ladder.rungs {
+                    collect(rule, std::slice::from_ref(&rung.step), Sure::Perhaps, made);
+                }
+            }
             Act::Push(_) | Act::Set(_) | Act::Tell(_) | Act::Wait(_) => {}
         }
     }

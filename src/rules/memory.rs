@@ -1,4 +1,5 @@
-//! What rules remember between events: state variables, cooldowns, waits and who has which phone. It is
+//! What rules remember between events: state variables, cooldowns, waits, alerts and
+//! who has which phone. It is
 //! a fold of the journal: the same records in the same order give the same memory. It decides
 //! nothing and reads no clock.
 
@@ -9,12 +10,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::alerts::Alerts;
 use super::known::KnownMap;
 use super::timers::Timers;
 use crate::action::{Action, ActionId, PhoneId, Task, Urgency};
 use crate::command::Repeat;
 use crate::event::Trust;
-use crate::record::{Decided, Known, Looked, Position, Settled};
+use crate::record::{Decided, Known, Looked, Position, Receipt, Settled};
 
 /// The most cooldowns remembered. Keys may come from event data, which strangers can fill; one
 /// cooldown takes about 200 bytes.
@@ -37,6 +39,7 @@ pub struct Memory {
     waiting: BTreeMap<ActionId, CooldownKey>,
     directory: BTreeMap<String, BTreeSet<PhoneId>>,
     timers: Timers,
+    alerts: Alerts,
     sweep_at: usize,
 }
 
@@ -84,6 +87,8 @@ struct Kept {
     #[serde(default)]
     timers: Timers,
     #[serde(default)]
+    alerts: Alerts,
+    #[serde(default)]
     sweep_at: usize,
 }
 
@@ -94,6 +99,7 @@ impl From<Kept> for Memory {
             known: kept.known,
             directory: kept.directory,
             timers: kept.timers,
+            alerts: kept.alerts,
             sweep_at: kept.sweep_at,
             ..Memory::default()
         };
@@ -115,6 +121,7 @@ impl From<Memory> for Kept {
             cooldowns: memory.cooldowns.into_iter().map(triple).collect(),
             directory: memory.directory,
             timers: memory.timers,
+            alerts: memory.alerts,
             sweep_at: memory.sweep_at,
         }
     }
@@ -132,6 +139,7 @@ impl Memory {
             self.apply_sets(decided, at);
         }
         self.timers.apply(decided);
+        self.alerts.apply(decided);
         for looked in &decided.looked {
             if looked.cooldown.is_some() {
                 self.begin_cooldown(decided, looked);
@@ -184,6 +192,7 @@ impl Memory {
     /// Takes in how an action ended. The first delivery moves its cooldown; if every notification
     /// of a firing failed, its cooldown is lifted, since nobody has heard of it.
     pub fn apply_settled(&mut self, settled: &Settled) {
+        self.alerts.apply_settled(settled);
         let Some(key) = self.waiting.remove(&settled.action) else { return };
         let Some(cooldown) = self.cooldowns.get_mut(&key) else { return };
         cooldown.waiting.remove(&settled.action);
@@ -195,6 +204,11 @@ impl Memory {
         if cooldown.waiting.is_empty() && !cooldown.delivered {
             self.cooldowns.remove(&key);
         }
+    }
+
+    /// Takes in what a phone said of a notification.
+    pub fn apply_receipt(&mut self, receipt: &Receipt) {
+        self.alerts.apply_receipt(receipt);
     }
 
     /// A person can be pushed to on this phone. A phone has one owner.
@@ -234,6 +248,11 @@ impl Memory {
     /// Waits under way.
     pub fn timers(&self) -> &Timers {
         &self.timers
+    }
+
+    /// Alerts, and how far each has come.
+    pub fn alerts(&self) -> &Alerts {
+        &self.alerts
     }
 
     /// All state variables by path.

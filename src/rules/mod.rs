@@ -12,12 +12,15 @@
 //! A rule that waits (`for`, `wait`) leaves a timer in the memory; when it is due, or the event it
 //! waits for comes, the rule goes on about the event that it began with.
 
+mod acks;
+mod alerts;
 mod compile;
 mod engine;
 mod explain;
 mod expr;
 mod file;
 mod known;
+mod ladder;
 mod lint;
 mod memory;
 mod names;
@@ -31,6 +34,7 @@ mod timers;
 pub mod types;
 mod wait;
 
+pub use alerts::{ALERTS_MAX, Alert, Alerts, Reached, Told};
 pub use explain::explain;
 pub use known::{KNOWN_MAX, KnownMap};
 pub use memory::{COOLDOWNS_MAX, Cooldown, Memory, STATES_MAX, StateEntry};
@@ -272,6 +276,12 @@ fn emitted_types<'r>(steps: &'r [Step], found: &mut Vec<&'r str>) {
             Act::If { then, otherwise, .. } => {
                 emitted_types(then, found);
                 emitted_types(otherwise, found);
+            }
+            Act::Escalate(ladder) => {
+                ladder
+                    .rungs
+                    .iter()
+                    .for_each(|r| emitted_types(std::slice::from_ref(&r.step), found));
             }
             Act::Push(_) | Act::Set(_) | Act::Tell(_) | Act::Wait(_) | Act::Stop => {}
         }

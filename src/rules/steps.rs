@@ -13,12 +13,14 @@ use super::House;
 use super::compile::{Act, Emit, Push, Recipient, Rule, Step, Template};
 use super::engine;
 use super::expr::{Refused, Text};
+use super::ladder::Rung;
 use super::memory::Memory;
 use super::scene::Scene;
 use super::tell::Tell;
 use super::types;
 use super::wait::Wait;
 use crate::action::{Action, ActionId, Message, PhoneId, Task, Urgency};
+use crate::alert::{AlertBegun, AlertId};
 use crate::event::{Event, EventId, HOPS_MAX};
 use crate::record::{NotSent, NotSentReason, StateSet};
 use crate::timer::{Place, Timer};
@@ -42,8 +44,12 @@ pub(super) struct Plan {
     pub sets: Vec<StateSet>,
     pub not_sent: Vec<NotSent>,
     pub stopped: bool,
-    /// The wait at which it left off.
-    pub wait: Option<Timer>,
+    /// It left off at a `wait`.
+    pub waits: bool,
+    /// Waits that begin.
+    pub timers: Vec<Timer>,
+    /// Alerts that begin.
+    pub alerts: Vec<AlertBegun>,
     /// The most urgent push, also of those that reach nobody.
     pub severity: Option<Urgency>,
 }
@@ -56,25 +62,46 @@ pub(super) fn plan(
     house: &House,
     after: Option<&str>,
 ) -> Plan {
-    let mut planner = Planner { rule, scene, memory, house, after, plan: Plan::default() };
+    let mut planner =
+        Planner { rule, scene, memory, house, after, alert: None, round: 0, plan: Plan::default() };
     planner.steps(&rule.steps);
     planner.plan
 }
 
-struct Planner<'a> {
-    rule: &'a Rule,
-    scene: &'a Arc<Scene>,
+/// Plans one rung of an alert's ladder.
+pub(super) fn climb(
+    rule: &Rule,
+    scene: &Arc<Scene>,
+    memory: &Memory,
+    house: &House,
+    alert: AlertId,
+    rung: &Rung,
+    round: u32,
+) -> Plan {
+    let (plan, alert) = (Plan::default(), Some(alert));
+    let mut planner = Planner { rule, scene, memory, house, after: None, alert, round, plan };
+    planner.climb(rung, round);
+    planner.plan
+}
+
+pub(super) struct Planner<'a> {
+    pub(super) rule: &'a Rule,
+    pub(super) scene: &'a Arc<Scene>,
     memory: &'a Memory,
     house: &'a House,
     /// The `wait` that is over, until it has been found again.
     after: Option<&'a str>,
-    plan: Plan,
+    /// The alert that the steps belong to.
+    pub(super) alert: Option<AlertId>,
+    /// Which repetition of an alert's rung it is.
+    pub(super) round: u32,
+    pub(super) plan: Plan,
 }
 
 impl Planner<'_> {
-    fn steps(&mut self, steps: &[Step]) {
+    pub(super) fn steps(&mut self, steps: &[Step]) {
         for step in steps {
-            if self.plan.stopped || self.plan.wait.is_some() {
+            if self.plan.stopped || self.plan.waits {
                 return;
             }
             if let Some(after) = self.after {
@@ -95,6 +122,7 @@ impl Planner<'_> {
                     }
                 },
                 Act::Wait(wait) => self.wait(&step.path, wait),
+                Act::Escalate(ladder) => self.escalate(&step.path, ladder),
                 Act::Stop => self.plan.stopped = true,
             }
         }
@@ -117,7 +145,17 @@ impl Planner<'_> {
     fn wait(&mut self, step: &str, wait: &Wait) {
         let (due, expires) = wait.span.moments(self.scene.now(), self.rule.lane);
         let place = Place::After(step.to_string());
-        self.plan.wait = Some(engine::timer(self.rule, self.scene, place, due, expires));
+        self.plan.timers.push(engine::timer(self.rule, self.scene, place, due, expires));
+        self.plan.waits = true;
+    }
+
+    /// Each repetition is another action.
+    fn action_id(&self, step: &str, target: &str) -> ActionId {
+        let (event, rule) = (self.scene.event().id, &self.rule.name);
+        match self.round {
+            0 => ActionId::derive(event, rule, step, target),
+            round => ActionId::derive(event, rule, &format!("{step} {round}"), target),
+        }
     }
 
     fn note(&mut self, step: String, detail: String) {
@@ -141,13 +179,13 @@ impl Planner<'_> {
         let message = self.message(step, push);
         let deadline = later(self.scene.now(), push.ttl);
         for phone in self.phones(step, push) {
-            let event = self.scene.event().id;
             self.plan.actions.push(Action {
-                id: ActionId::derive(event, &self.rule.name, step, &phone.0),
+                id: self.action_id(step, &phone.0),
                 rule: self.rule.name.to_string(),
                 step: step.to_string(),
                 deadline,
                 lane: self.rule.lane,
+                alert: self.alert,
                 task: Task::Push { phone, message: Box::new(message.clone()) },
             });
         }
@@ -170,6 +208,7 @@ impl Planner<'_> {
             // A tap leads to the event on the page, unless the rule knows better.
             url: Some(url.unwrap_or_else(|| format!("/#event={}", self.scene.event().id))),
             tag: Some(tag.unwrap_or_else(|| self.default_tag(step))),
+            alert: self.alert,
             urgency: push.urgency,
             ttl_s: u32::try_from(push.ttl.as_secs()).unwrap_or(u32::MAX),
         }
@@ -247,13 +286,13 @@ impl Planner<'_> {
         let filled = tell.fill(step, &self.rule.name, self.scene);
         self.plan.not_sent.extend(filled.notes);
         let Some((command, deadline)) = filled.command else { return };
-        let event = self.scene.event().id;
         self.plan.actions.push(Action {
-            id: ActionId::derive(event, &self.rule.name, step, &command.to),
+            id: self.action_id(step, &command.to),
             rule: self.rule.name.to_string(),
             step: step.to_string(),
             deadline,
             lane: self.rule.lane,
+            alert: self.alert,
             task: Task::Command(Box::new(command)),
         });
     }
@@ -283,11 +322,12 @@ impl Planner<'_> {
             raw: Vec::new(),
         };
         self.plan.actions.push(Action {
-            id: ActionId::derive(event.id, &self.rule.name, step, "emit"),
+            id: self.action_id(step, "emit"),
             rule: self.rule.name.to_string(),
             step: step.to_string(),
             deadline: later(now, EMIT_TTL),
             lane: self.rule.lane,
+            alert: self.alert,
             task: Task::Emit(Box::new(made)),
         });
     }

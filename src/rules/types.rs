@@ -82,6 +82,8 @@ pub const PORTERO: &[&str] = &[
     "portero.timer.due",
     // Rules that waited were removed or changed.
     "portero.timer.gone",
+    // Somebody has an alert in hand.
+    "portero.ack",
     // Rule files were saved that cannot be used; the old rules stay in force.
     "portero.rules.rejected",
 ];

@@ -126,6 +126,7 @@ impl Rule {
         match place {
             Place::Fire => self.wait.as_ref().map_or(&[], |wait| &wait.unless),
             Place::After(path) => find(&self.steps, path).map_or(&[], |wait| &wait.until),
+            Place::Rung { step, .. } => self.ladder_of(step).map_or(&[], |ladder| &ladder.until),
         }
     }
 }
@@ -134,6 +135,7 @@ fn collect<'r>(steps: &'r [Step], found: &mut Vec<&'r Ends>) {
     for step in steps {
         match &step.act {
             Act::Wait(wait) => found.extend(&wait.until),
+            Act::Escalate(ladder) => found.extend(&ladder.until),
             Act::If { then, otherwise, .. } => {
                 collect(then, found);
                 collect(otherwise, found);

@@ -21,6 +21,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/readyz", web::get().to(readyz))
         .route("/metrics", web::get().to(metrics))
         .route("/control/commands", web::post().to(super::commands::command))
+        .route("/control/alerts", web::get().to(super::alerts::control_list))
+        .route("/control/ack", web::post().to(super::alerts::control_ack))
         .route("/control/pair", web::post().to(pair))
         .route("/control/phones", web::get().to(list))
         .route("/control/phones", web::post().to(add))

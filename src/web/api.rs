@@ -36,6 +36,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/status", web::get().to(status))
         .route("/phones", web::get().to(phones))
         .route("/phones/{id}", web::delete().to(remove))
+        .configure(super::alerts::routes)
         .route("/receipt", web::post().to(receipt))
         .default_service(web::to(|| async {
             HttpResponse::NotFound().json(json!({ "error": "no such call" }))

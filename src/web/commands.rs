@@ -11,7 +11,6 @@ use serde_json::{Map, Value, json};
 use super::Face;
 use super::admin::allow;
 use super::session::ApiError;
-use crate::action::Outcome;
 use crate::builtin::{self, COMMAND_EVENT};
 use crate::command::{Command, Kind, Spec, find};
 use crate::event::Trust;
@@ -81,13 +80,7 @@ async fn carry_out(face: &Face, command: Command, secrets: Map<String, Value>) -
     face.commands.forget(action);
     match ended {
         Ok(Ok((outcome, result))) => {
-            let detail = match &outcome {
-                Outcome::Delivered | Outcome::Done => String::new(),
-                Outcome::Expired { last: why }
-                | Outcome::Refused { why }
-                | Outcome::Unknown { why }
-                | Outcome::Gone { why } => why.clone(),
-            };
+            let detail = outcome.why().to_string();
             CommandAnswer { outcome: outcome.label().into(), detail, result }
         }
         Ok(Err(_)) | Err(_) => CommandAnswer {

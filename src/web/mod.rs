@@ -2,6 +2,7 @@
 //! Handlers hold no state of their own: they read views, append to the journal, or ask the router.
 
 pub mod admin;
+pub mod alerts;
 mod api;
 pub mod commands;
 pub mod hooks;

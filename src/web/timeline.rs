@@ -180,7 +180,7 @@ impl Latest {
             Record::Seen(event) => Some(self.seen(entry.position, event)),
             Record::Decided(decided) => self.decided(decided),
             Record::Settled(settled) => self.action(&settled.action, |state| {
-                state.outcome = Some((settled.outcome.label(), detail(&settled.outcome)));
+                state.outcome = Some((settled.outcome.label(), settled.outcome.why().into()));
             }),
             Record::Receipt(receipt) => self.action(&receipt.action, |state| match receipt.what {
                 Shown::Shown => state.shown_at = Some(receipt.at),
@@ -238,14 +238,6 @@ impl Latest {
         let event = *self.by_action.get(id)?;
         change(self.items.get_mut(&event)?.actions.get_mut(id)?);
         Some(Change::Event(event))
-    }
-}
-
-fn detail(outcome: &crate::action::Outcome) -> String {
-    use crate::action::Outcome::{Delivered, Done, Expired, Gone, Refused, Unknown};
-    match outcome {
-        Delivered | Done => String::new(),
-        Expired { last: why } | Refused { why } | Unknown { why } | Gone { why } => why.clone(),
     }
 }
 

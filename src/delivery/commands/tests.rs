@@ -14,6 +14,7 @@ fn action(to: &str, call: &str, repeat: Repeat) -> Action {
         step: "do[0]".into(),
         deadline: Clock::system().now() + Duration::from_secs(60),
         lane: ActionLane::Normal,
+        alert: None,
         task: Task::Command(Box::new(command)),
     }
 }
@@ -33,6 +34,7 @@ fn bench(owed: Vec<Action>) -> Bench {
         drivers.insert(source.to_string(), receiver);
     }
     let commands = Commands::start(Setup {
+        held: Vec::new(),
         drivers: senders,
         owed,
         clock: Clock::system(),

@@ -35,7 +35,7 @@ impl World {
         let deadline = attempt::later(self.now, Duration::from_secs(60));
         let message = Box::new(Message::default());
         let task = Task::Push { phone: PhoneId("00112233aabbccdd".into()), message };
-        Action { id, rule: "r".into(), step: "do[0]".into(), deadline, lane, task }
+        Action { id, rule: "r".into(), step: "do[0]".into(), deadline, lane, alert: None, task }
     }
 
     fn normal(&mut self) -> u8 {
@@ -47,7 +47,11 @@ impl World {
     }
 
     fn start(&mut self) -> Vec<u8> {
-        self.lane.start(self.now).iter().map(|start| start.request.action.0[0]).collect()
+        self.lane
+            .start(self.now, &Held::new())
+            .iter()
+            .map(|start| start.request.action.0[0])
+            .collect()
     }
 
     fn answer(&mut self, name: u8, verdict: Verdict) -> Answered {
@@ -243,7 +247,7 @@ fn an_answer_about_an_old_subscription_does_not_end_the_new_one() {
     world.lane.subscribe(subscription("two"));
     let answered = world.answer(message, Verdict::Gone { why: "410".into() });
     assert_eq!((answered.ended, answered.unsubscribed), (vec![], None));
-    let starts = world.lane.start(world.now);
+    let starts = world.lane.start(world.now, &Held::new());
     assert_eq!(starts[0].to.endpoint, "https://push.example.org/two");
     assert_eq!(starts[0].number, 2);
 }
@@ -267,7 +271,7 @@ fn too_big_is_sent_once_more_in_short_form() {
     let message = world.normal();
     world.start();
     assert_eq!(world.answer(message, Verdict::TooBig).ended, []);
-    let starts = world.lane.start(world.now);
+    let starts = world.lane.start(world.now, &Held::new());
     assert_eq!(starts[0].request.form, Form::Short);
     let ended = world.answer(message, Verdict::TooBig).ended;
     assert_eq!(ended[0].outcome.label(), "refused");
@@ -280,7 +284,7 @@ fn a_repeat_changes_nothing_and_an_alarm_wakes_the_phone() {
     let alarm = world.alarm();
     world.made -= 1;
     world.alarm();
-    let starts = world.lane.start(world.now);
+    let starts = world.lane.start(world.now, &Held::new());
     assert_eq!(starts.len(), 1);
     assert_eq!(starts[0].request.urgency, Urgency::High);
     world.made -= 1;
@@ -351,7 +355,7 @@ proptest! {
                 Happens::Unsubscribes => ended.extend(world.lane.unsubscribe("left")),
             }
             ended.extend(world.lane.expire(world.now));
-            for start in world.lane.start(world.now) {
+            for start in world.lane.start(world.now, &Held::new()) {
                 prop_assert!(start.request.deadline > world.now);
                 prop_assert!(!flying.contains(&start.request.action.0[0]));
                 flying.push(start.request.action.0[0]);

@@ -84,6 +84,7 @@ impl Composer {
                 action: action.to_string(),
                 token: receipt_token(&self.receipt_key, action, phone),
                 event: event.map(|id| id.to_string()),
+                alert: message.alert.map(|id| id.to_string()),
             },
         };
         match form {
@@ -120,6 +121,9 @@ struct Ours {
     action: String,
     token: String,
     event: Option<String>,
+    /// Offers to acknowledge it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alert: Option<String>,
 }
 
 impl Payload {

@@ -43,6 +43,12 @@ pub(in crate::rules) enum Happening {
     Day(DateTime),
     Restart,
     Reload,
+    /// A person acknowledges everything that is open.
+    Ack(String),
+    /// Every phone shows what it was sent.
+    Shown,
+    /// From now on these persons' phones, or these systems, take nothing.
+    Fail(BTreeSet<String>),
     Event(Box<Event>),
     Fixture(String),
 }
@@ -215,6 +221,13 @@ fn happening(at: Cursor<'_>, known: &Known<'_>, number: usize) -> Option<Vec<Hap
         found.push(Happening::Restart);
     } else if table.optional("reload").and_then(Cursor::flag) == Some(true) {
         found.push(Happening::Reload);
+    } else if table.optional("shown").and_then(Cursor::flag) == Some(true) {
+        found.push(Happening::Shown);
+    } else if let Some(who) = table.optional("ack") {
+        let named = members(who, known)?;
+        found.push(Happening::Ack(named.first()?.clone()));
+    } else if let Some(fail) = table.optional("fail") {
+        found.push(Happening::Fail(failing(fail, known)?));
     } else if let Some(kind) = table.optional("type") {
         let kind = kind.text()?.to_string();
         let source = table.optional("source").and_then(Cursor::text).map(str::to_string);
@@ -259,6 +272,18 @@ fn clock(at: Cursor<'_>) -> Option<Happening> {
         at.wrong_help(format!("\"{text}\" is no moment"), "write 23:15 or 2026-11-20T23:15");
     }
     found
+}
+
+/// Persons, groups, or systems such as `emm/block`.
+fn failing(at: Cursor<'_>, known: &Known<'_>) -> Option<BTreeSet<String>> {
+    let mut all = BTreeSet::new();
+    for item in at.list_or_one() {
+        match item.loose_text()? {
+            system if system.contains('/') => drop(all.insert(system.to_string())),
+            _ => all.extend(members(item, known)?),
+        }
+    }
+    Some(all)
 }
 
 /// The trust that such an event has if it is live; what is caught up is never fresh.

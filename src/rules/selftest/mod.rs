@@ -16,11 +16,12 @@ use serde_json::Value as Json;
 pub(super) use case::{Case, Known, cases};
 use case::{Count, Expect, Happening, PushWanted};
 
-use super::{Memory, RuleSet, StateEntry, explain::explain};
-use crate::action::{Message, Outcome, PhoneId, Task};
+use super::{Memory, Reached, RuleSet, StateEntry, explain::explain};
+use crate::action::{ActionId, Message, Outcome, PhoneId, Task};
+use crate::alert::ack_event;
 use crate::command::Command;
 use crate::event::{Event, EventId, Trust};
-use crate::record::{Decided, Position, Settled, Verdict};
+use crate::record::{Decided, Position, Receipt, Settled, Shown, Verdict};
 
 /// Events one test may lead to: rules that feed each other must not run a test for ever.
 const EVENTS_MAX: usize = 1000;
@@ -115,6 +116,8 @@ fn run_case(
 struct World<'r> {
     first: &'r RuleSet,
     reloaded: Option<RuleSet>,
+    /// Whose phones, and which systems, take nothing.
+    failing: BTreeSet<String>,
     memory: Memory,
     now: Timestamp,
     done: Vec<(Arc<Event>, Decided)>,
@@ -129,7 +132,14 @@ impl<'r> World<'r> {
             let entry = StateEntry { value: value.clone(), trust: Trust::Fresh, at: case.at };
             memory.set_state(path, entry);
         }
-        World { first: rules, reloaded: None, memory, now: case.at, done: Vec::new() }
+        World {
+            first: rules,
+            reloaded: None,
+            failing: BTreeSet::new(),
+            memory,
+            now: case.at,
+            done: Vec::new(),
+        }
     }
 
     fn happen(&mut self, happening: &Happening, fixtures: &Fixtures<'_>) -> Result<(), String> {
@@ -146,6 +156,15 @@ impl<'r> World<'r> {
             Happening::Day(at) => self.pass_to(*at),
             Happening::Restart => self.restart(),
             Happening::Reload => self.reload(),
+            Happening::Ack(by) => self.ack(by),
+            Happening::Shown => {
+                self.show();
+                Ok(())
+            }
+            Happening::Fail(who) => {
+                self.failing = who.clone();
+                Ok(())
+            }
             Happening::Event(event) => self.take((**event).clone()),
             Happening::Fixture(name) => {
                 let events = fixtures(name).map_err(|why| format!("fixture {name}: {why}"))?;
@@ -186,6 +205,44 @@ impl<'r> World<'r> {
         Ok(())
     }
 
+    /// How an action ends at once.
+    fn outcome(&self, task: &Task) -> Outcome {
+        let (to, good) = match task {
+            Task::Command(command) => (command.to.as_str(), Outcome::Done),
+            // In a test, everybody's phone has its owner's name.
+            Task::Push { phone, .. } => (phone.0.as_str(), Outcome::Delivered),
+            Task::Emit(_) => return Outcome::Delivered,
+        };
+        match self.failing.contains(to) {
+            true => Outcome::Expired { last: "it fails in this test".into() },
+            false => good,
+        }
+    }
+
+    /// Somebody acknowledges everything that is open, on their phone.
+    fn ack(&mut self, by: &str) -> Result<(), String> {
+        let alerts = self.memory.alerts().iter();
+        let open = alerts.filter(|(_, alert)| alert.acked.is_none()).map(|(id, _)| id);
+        let event = ack_event(&open.collect::<Vec<_>>(), by, "phone", Some(by), self.now);
+        self.take(event)
+    }
+
+    /// Every phone that was reached says that it has shown what it was sent.
+    fn show(&mut self) {
+        let reached: Vec<(ActionId, PhoneId)> = self
+            .memory
+            .alerts()
+            .iter()
+            .flat_map(|(_, alert)| &alert.told)
+            .filter(|(_, told)| told.state == Reached::Accepted)
+            .map(|(action, told)| (*action, PhoneId(told.to.clone())))
+            .collect();
+        for (action, phone) in reached {
+            let receipt = Receipt { action, phone, what: Shown::Shown, at: self.now };
+            self.memory.apply_receipt(&receipt);
+        }
+    }
+
     /// The files are read anew; what waits goes on, since no rule has changed.
     fn reload(&mut self) -> Result<(), String> {
         let (files, house) = (self.first.files().to_vec(), &self.first.house);
@@ -214,10 +271,7 @@ impl<'r> World<'r> {
             let decided = self.rules().decide(&event, seen, &self.memory, self.now);
             self.memory.apply_decided(&decided, self.now);
             for action in &decided.actions {
-                let outcome = match &action.task {
-                    Task::Command(_) => Outcome::Done,
-                    Task::Push { .. } | Task::Emit(_) => Outcome::Delivered,
-                };
+                let outcome = self.outcome(&action.task);
                 let settled = Settled { action: action.id, outcome, attempts: 1, at: self.now };
                 self.memory.apply_settled(&settled);
                 if let Task::Emit(made) = &action.task {

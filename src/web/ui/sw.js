@@ -59,6 +59,7 @@ function build(told, portero) {
   const data = {
     navigate: inside(told.navigate) ?? (text(portero.event) ? `/#event=${portero.event}` : "/"),
     action: text(portero.action), token: text(portero.token), event: text(portero.event),
+    alert: text(portero.alert),
   };
   const tag = text(told.tag);
   return {
@@ -70,6 +71,9 @@ function build(told, portero) {
       tag: tag || data.action || undefined,
       renotify: tag ? true : undefined,
       image: httpsOnly(told.image),
+      // An alert stays until somebody looks, and can be taken in hand without opening the page.
+      requireInteraction: data.alert ? true : undefined,
+      actions: data.alert ? [{ action: "acknowledge", title: "I have it" }] : undefined,
       data,
     }),
   };
@@ -105,12 +109,27 @@ function httpsOnly(address) {
 
 self.addEventListener("notificationclick", (event) => {
   event.notification.close();
-  event.waitUntil(onClick(event.notification.data ?? {}));
+  const data = event.notification.data ?? {};
+  event.waitUntil(event.action === "acknowledge" ? acknowledge(data) : onClick(data));
 });
 
 async function onClick(data) {
   // The window first: the browser allows it only for a moment after the tap.
   await openPage(inside(data.navigate) ?? "/").catch(() => {});
+  await report(data, "clicked");
+}
+
+/** Whoever presses "I have it" is told whether Portero has heard it. */
+async function acknowledge(data) {
+  const response = await fetch("/api/acknowledge", {
+    method: "POST", headers: { "content-type": "application/json" },
+    body: JSON.stringify({ action: data.action, token: data.token }),
+  }).catch(() => null);
+  if (!response?.ok) {
+    await self.registration.showNotification("Not acknowledged", options({
+      body: "Portero could not be reached. Open it and try again.", tag: data.action, data,
+    }));
+  }
   await report(data, "clicked");
 }
 
