@@ -197,13 +197,15 @@ fn the_documented_rules_load() {
         let inner: String = block.lines().map(|line| format!("    {line}\n")).collect();
         match block.split(':').next() {
             Some("rules") => Some(block.to_string()),
+            Some("  - name") => Some(format!("rules:\n{block}")),
+            Some("    lane") => Some(format!("{begin}{block}")),
             Some("do") => Some(format!("{begin}{inner}")),
             Some("if") => Some(format!("{begin}{inner}    do: [ stop ]\n")),
             _ => None,
         }
     };
     let files: Vec<String> = blocks.filter_map(whole).collect();
-    assert_eq!(files.len(), 5);
+    assert_eq!(files.len(), 7);
     for file in files {
         let loaded = RuleSet::load(vec![SourceFile::new("an example", file)], &house);
         loaded.unwrap_or_else(|wrong| panic!("{}", wrong.render()));
