@@ -8,13 +8,16 @@ use std::path::{Path, PathBuf};
 /// The blocks in reading order. A module imports from its own block and from those above.
 /// Adding a module means adding it here, which is where its place is decided.
 const BLOCKS: [(&str, &[&str]); 9] = [
-    ("words", &["event", "action", "record", "clock", "secret", "node", "command"]),
+    (
+        "words",
+        &["event", "alert", "action", "timer", "record", "clock", "secret", "node", "command"],
+    ),
     ("pure", &["rules", "ledger", "phones", "builtin"]),
     ("durable", &["files", "disk", "journal", "index", "intake", "silence"]),
     ("systems", &["systems"]),
     ("delivery", &["delivery"]),
     ("watching", &["telemetry"]),
-    ("deciding", &["router", "reload"]),
+    ("deciding", &["waits", "router", "reload"]),
     ("face", &["web"]),
     ("wiring", &["config", "app", "cli"]),
 ];

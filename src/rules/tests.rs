@@ -409,7 +409,7 @@ rules:
 "#
     ), @r"
     rules/a.yaml:4:19: no event has the type `netatmo.rign` (did you mean `netatmo.ring`?)
-    rules/a.yaml:6:9: `opne` is not known (known here: push, set, emit, fibaro, indigo, emm, netatmo, vms, wait, stop, if, then, else)
+    rules/a.yaml:6:9: `opne` is not known (known here: push, set, emit, fibaro, indigo, emm, netatmo, vms, wait, escalate, stop, if, then, else)
     rules/a.yaml:7:9: `open` is not known (this version of Portero does not have this step yet)
     rules/a.yaml:8:22: nobody is called `famly` (did you mean `family`?)
     rules/a.yaml:8:41: the variable `evnt` is not known (did you mean `event`?)
