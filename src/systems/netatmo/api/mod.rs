@@ -7,6 +7,8 @@ use crate::command::Spec;
 use crate::secret::Secret;
 use crate::systems::link::Link;
 
+pub mod sim;
+
 /// The cloud's part of `[netatmo.<name>]`; without a client id there are webhooks only.
 #[derive(Debug, Clone)]
 pub struct Config {
