@@ -14,10 +14,7 @@ const KINDS: [Feed; 6] =
     [Feed::Device, Feed::Variable, Feed::Action, Feed::Schedule, Feed::Trigger, Feed::Page];
 
 fn section(sim: &Sim) -> String {
-    format!(
-        "[indigo.house]\nurl = \"{}\"\napi_key = \"{KEY}\"\ntime_zone = \"Europe/Paris\"\n",
-        sim.url()
-    )
+    format!("[indigo.house]\nurl = \"{}\"\napi_key = \"{KEY}\"\ntime_zone = \"UTC\"\n", sim.url())
 }
 
 /// Waits until everything known is what the server has, no more and no less.
