@@ -5,7 +5,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod emm;
 mod fibaro;
+mod front;
 mod indigo;
 mod vms;
 
