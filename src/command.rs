@@ -167,11 +167,10 @@ impl Spec {
                 args.insert(name, arg.check(value)?);
             }
         }
-        for arg in self.args.iter().filter(|arg| arg.required && !args.contains_key(arg.name)) {
-            let (call, name, about) = (self.name, arg.name, arg.about);
-            return Err(Mistake::Missing { call, name, about });
+        match self.args.iter().find(|arg| arg.required && !args.contains_key(arg.name)) {
+            Some(Arg { name, about, .. }) => Err(Mistake::Missing { call: self.name, name, about }),
+            None => Ok(args),
         }
-        Ok(args)
     }
 
     /// How long it is worth sending, unless somebody says otherwise.

@@ -1,6 +1,7 @@
 //! Rule files as people write them: the shipped samples pass their own tests, good fixtures load
 //! without a word, and every bad one gets exactly the problems that its snapshot shows.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
@@ -163,17 +164,33 @@ fn documented_types_are_known() {
     assert!(unknown.is_empty(), "rules do not know {unknown:?}");
 }
 
-/// What `docs/rules.md` shows can be written, with the systems' own commands.
+/// What rules take for a system's types is what the system makes.
+#[test]
+fn every_systems_types_are_known_to_rules() {
+    let same = |listed: &[&str], made: &[&str]| {
+        let [listed, made] = [listed, made].map(|all| all.iter().copied().collect::<BTreeSet<_>>());
+        assert_eq!(listed, made);
+    };
+    same(types::FIBARO, fibaro::TYPES);
+    let made = indigo::types();
+    same(types::INDIGO, &made.iter().map(String::as_str).collect::<Vec<_>>());
+    same(types::EMM, emm::TYPES);
+    same(types::VMS, vms::TYPES);
+}
+
+/// What `docs/rules.md` and the README show can be written, with the systems' own commands.
 #[test]
 fn the_documented_rules_load() {
     let systems = System::group([
-        ("emm/block".to_string(), EMM.as_slice()),
+        ("netatmo/home".to_string(), netatmo::api::COMMANDS),
+        ("emm/block".to_string(), emm::COMMANDS),
         ("fibaro/gate".to_string(), fibaro::COMMANDS),
         ("indigo/house".to_string(), indigo::COMMANDS),
         ("vms/block".to_string(), vms::COMMANDS),
     ]);
     let house = House { systems, ..house() };
-    let text = std::fs::read_to_string("docs/rules.md").unwrap();
+    let read = |path| std::fs::read_to_string(path).unwrap();
+    let text = read("docs/rules.md") + &read("README.md");
     let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
     let begin = "rules:\n  - name: x\n    when: { type: netatmo.ring }\n";
     let whole = |block: &str| {
@@ -186,9 +203,9 @@ fn the_documented_rules_load() {
         }
     };
     let files: Vec<String> = blocks.filter_map(whole).collect();
-    assert_eq!(files.len(), 3);
+    assert_eq!(files.len(), 5);
     for file in files {
-        let loaded = RuleSet::load(vec![SourceFile::new("docs/rules.md", file)], &house);
+        let loaded = RuleSet::load(vec![SourceFile::new("an example", file)], &house);
         loaded.unwrap_or_else(|wrong| panic!("{}", wrong.render()));
     }
 }

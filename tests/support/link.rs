@@ -39,7 +39,7 @@ pub struct Run {
 impl TestHouse {
     pub async fn new() -> TestHouse {
         let folder = tempfile::tempdir().unwrap();
-        let disk = OsDisk::create(&folder.path().join("journal")).unwrap();
+        let disk = OsDisk::create(folder.path().join("journal")).unwrap();
         let opened = Journal::open(Arc::new(disk), Default::default(), Clock::system()).await;
         let (journal, _) = opened.unwrap();
         let (index, _) = Index::open(folder.path().join("index")).unwrap();

@@ -81,6 +81,7 @@ impl Log {
     ) -> Result<Option<Event>, &'static str> {
         let entry = Entry::read(object).ok_or("a log entry without message or timeStamp")?;
         let is_repeated = self.is_repeated(&entry, now, teller);
+        let is_repeating = self.is_repeating(now);
         self.repeated += 1;
         let key = [entry.at.clone(), entry.kind.clone(), entry.message.clone()];
         if self.heard.contains(&key) {
@@ -91,7 +92,8 @@ impl Log {
         if self.heard.len() > HEARD_MAX {
             self.heard.pop_front();
         }
-        if is_repeated && is_old {
+        // Only what comes at once: were the zone in the config wrong, live entries would look old.
+        if is_old && is_repeating {
             return Ok(None);
         }
         Ok(Some(entry.event(is_repeated, heard, teller)))

@@ -50,11 +50,11 @@ fn session() -> (Session, Moment) {
 /// Connects, and has one object that patches may be about.
 fn start(session: &mut Session, feed: Feed, now: Moment) -> String {
     let asked = session.opened(feed, now);
-    let asked = asked.iter().filter_map(|output| match output {
+    let mut asked = asked.iter().filter_map(|output| match output {
         Output::Send(_, text) => serde_json::from_str::<Value>(text).ok(),
         _ => None,
     });
-    let id = asked.last().map(|ask| ask["id"].clone()).unwrap_or_default();
+    let id = asked.next_back().map(|ask| ask["id"].clone()).unwrap_or_default();
     let object = json!({ "id": 7, "name": "x", "states": { "a.b": [1] }, "value": "v" });
     let kind = feed.object_type();
     let list = json!({ "id": id, "message": "refresh", "objectType": kind, "list": [object] });

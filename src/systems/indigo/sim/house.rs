@@ -6,9 +6,12 @@ use serde_json::{Map, Value, json};
 
 use crate::systems::indigo::Feed;
 
+/// Objects or folders of each feed, by id.
+pub type ById = BTreeMap<Feed, BTreeMap<i64, Value>>;
+
 /// Its objects and folders.
-pub fn furnish() -> (BTreeMap<Feed, BTreeMap<i64, Value>>, BTreeMap<Feed, BTreeMap<i64, Value>>) {
-    let mut objects: BTreeMap<Feed, BTreeMap<i64, Value>> = BTreeMap::new();
+pub fn furnish() -> (ById, ById) {
+    let mut objects: ById = BTreeMap::new();
     let all = [
         (Feed::Device, devices()),
         (Feed::Variable, variables()),

@@ -70,6 +70,8 @@ async fn peek_head(stream: &TcpStream) -> Option<String> {
 
 async fn upgrade(stream: TcpStream, stage: &Arc<Stage>) {
     let mut feed = None;
+    // The library's own type of refusal is that large.
+    #[allow(clippy::result_large_err)]
     let check = |request: &Request, response: Response| {
         let header = request.headers().get("authorization").and_then(|value| value.to_str().ok());
         let query = request.uri().query().unwrap_or_default();

@@ -11,6 +11,7 @@ pub mod registration;
 pub mod gap;
 pub mod homes;
 pub mod session;
+pub mod sim;
 mod client;
 mod cloud;
 mod commands;
