@@ -17,6 +17,7 @@ use crate::event::Heard;
 use crate::intake::Intake;
 use crate::record::Quarantined;
 use crate::systems::netatmo;
+use crate::systems::netatmo::api::{CallHeard, Cloud};
 use crate::systems::netatmo::health::{BadSignatures, BanWatch};
 use crate::systems::netatmo::session::Session;
 use crate::systems::netatmo::signature::verify;
@@ -36,6 +37,8 @@ pub struct NetatmoHook {
     pub source: String,
     /// Key and strictness of the signature.
     pub config: netatmo::Config,
+    /// The account's cloud, if it is used.
+    pub cloud: Option<Cloud>,
     /// Remembers calls between their frames.
     pub session: Session,
     /// Counts our own bad answers; short lock.
@@ -112,6 +115,9 @@ impl NetatmoHook {
             Ok(trust) => {
                 let heard = self.session.webhook(&body, trust, now);
                 self.lock().1.good();
+                if let Some(cloud) = &self.cloud {
+                    note(cloud, &heard);
+                }
                 intake.take(heard).await;
             }
             Err(reject) => {
@@ -133,6 +139,9 @@ impl NetatmoHook {
         self.seconds.record(took);
         if self.lock().0.answered(status, took) {
             self.raise(intake, "portero.netatmo.ban_risk", "two slow or failed answers in a row");
+            if let Some(cloud) = &self.cloud {
+                cloud.doubt();
+            }
         }
     }
 
@@ -150,6 +159,26 @@ impl NetatmoHook {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, (BanWatch, BadSignatures)> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells the cloud's driver what it wants to know of a webhook; an account that has none of this
+/// pays for one comparison of a text.
+fn note(cloud: &Cloud, heard: &[Heard]) {
+    let Some(Heard { event, .. }) = heard.first() else { return };
+    cloud.webhook(event.received, event.kind == "netatmo.webhook_activation");
+    if event.kind == "netatmo.topology_changed" {
+        cloud.topology();
+    }
+    let own = |name: &str| event.data.get(name).and_then(Value::as_str).map(String::from);
+    if own("session_id").is_some() {
+        cloud.call(CallHeard {
+            kind: event.kind.clone(),
+            event_id: own("event_id"),
+            subevent_id: own("subevent_id"),
+            device_id: own("device_id"),
+            at: event.received,
+        });
     }
 }
 
