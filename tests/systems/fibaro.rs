@@ -220,10 +220,10 @@ async fn bad_manners_lose_nothing_and_leave_the_relays_exact() {
         estate.until_events("fibaro.button", heard + presses);
         until_exact(&estate, &sim);
         assert_eq!(estate.events("fibaro.button").len(), heard + presses, "manner {n}");
-        sim.drop_sockets();
-        estate.until_up("fibaro/gate");
     }
     sim.behave(|all| *all = Manners::default());
+    sim.drop_sockets();
+    estate.done("fibaro/gate", "relay.state", json!({ "relay": 0 }));
     estate.crash();
     // What changed while nobody listened.
     sim.turn(1, true, "DTMF", "ben");

@@ -386,11 +386,13 @@ async fn what_was_missed_is_caught_up_once_and_what_was_heard_is_not_told_again(
         let mut missed = String::new();
         account.away(|sim| {
             // More than a page, among them a page that comes again and again.
+            // Old enough that no webhook is waited for.
+            let time = Clock::system().now().as_second() - 60;
             for _ in 0..40 {
-                sim.happen("animal", ids::OUTDOOR, json!({}));
+                sim.happen("animal", ids::OUTDOOR, json!({ "time": time - 60 }));
             }
-            missed = sim.ring(ids::BELL).event;
-            sim.happen("smoke", ids::SMOKE, json!({ "sub_type": 0 }));
+            missed = sim.ring_since(ids::BELL, jiff::SignedDuration::from_mins(1)).event;
+            sim.happen("smoke", ids::SMOKE, json!({ "sub_type": 0, "time": time }));
             sim.misbehave(Mischief::SamePage, "/api/getevents", 2);
         });
         let rings = account.until_events("netatmo.ring", 2);
@@ -489,10 +491,12 @@ async fn looks_survive_what_the_cloud_answers() {
         Mischief::Expired,
     ];
     for (n, mischief) in mischiefs.into_iter().enumerate() {
-        println!("{mischief:?}");
+        println!("{mischief:?} {}", Clock::system().now());
         let mut id = String::new();
         account.away(|sim| {
-            id = sim.happen("movement", ids::INDOOR, json!({}));
+            // Old enough that no webhook is waited for.
+            let time = Clock::system().now().as_second() - 60;
+            id = sim.happen("movement", ids::INDOOR, json!({ "time": time }));
             sim.set_status(ids::INDOOR, "wifi_strength", 40 + n);
             sim.misbehave(mischief, "/api/home", 1);
             sim.misbehave(mischief, "/api/getevents", 1);

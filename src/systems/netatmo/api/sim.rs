@@ -147,9 +147,16 @@ impl Sim {
 
     /// Somebody rings, told as a call and as an offer.
     pub fn ring(&self, device: &str) -> Visit {
+        self.ring_since(device, SignedDuration::ZERO)
+    }
+
+    /// Somebody rang a while ago, by the history's clock.
+    pub fn ring_since(&self, device: &str, ago: SignedDuration) -> Visit {
         let session = self.change(World::uuid);
         let pictures = "https://images.example.org/production/";
-        let more = serde_json::json!({ "session_id": session, "message": "Quelqu'un sonne",
+        let time = (self.shared.clock.now() - ago).as_second();
+        let more = serde_json::json!({ "time": time,
+            "session_id": session, "message": "Quelqu'un sonne",
             "snapshot_url": format!("{pictures}{session}"),
             "vignette_url": format!("{pictures}{session}-small") });
         let event = self.happen("incoming_call", device, more);
