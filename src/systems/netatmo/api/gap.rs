@@ -136,8 +136,8 @@ impl Round {
         let mut all: Vec<Fact> = self.facts.into_values().collect();
         all.sort_by(|a, b| (a.time, &a.key).cmp(&(b.time, &b.key)));
         let Some(mark) = mark else {
-            let mut first = Mark::default();
-            first.floor = all.last().map_or(0, |fact| fact.time);
+            let floor = all.last().map_or(0, |fact| fact.time);
+            let mut first = Mark { floor, ..Mark::default() };
             first.learn(&all);
             *mark = Some(first);
             return Found::default();

@@ -97,7 +97,7 @@ pub fn read(answer: &Answer) -> Read {
     }
     match status {
         200..=299 => Read::Good(fields),
-        429 | 400..=428 | 430..=499 => Read::Refused(Refusal::bare(answer)),
+        400..=499 => Read::Refused(Refusal::bare(answer)),
         _ => Read::Strange(strange(answer)),
     }
 }

@@ -1,6 +1,6 @@
 //! Sends the simulated cloud's webhooks, one after the other, signed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, Weak};
 use std::time::Duration;
@@ -111,7 +111,7 @@ async fn reach(url: &str, mut house: watch::Receiver<Option<SocketAddr>>) -> Opt
     let house = *house.wait_for(Option::is_some).await.ok()?;
     let house = house?;
     url.set_scheme("http").ok()?;
-    url.set_ip_host(IpAddr::from(house.ip())).ok()?;
+    url.set_ip_host(house.ip()).ok()?;
     url.set_port(Some(house.port())).ok()?;
     Some(url)
 }
