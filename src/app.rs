@@ -44,7 +44,7 @@ use crate::router::{Inbox, Message, Router, View};
 use crate::rules::RuleSet;
 use crate::secret::random_token;
 use crate::silence;
-use crate::systems::netatmo::api::{Cloud, CloudInbox};
+use crate::systems::netatmo::api::{CallHeard, Cloud, CloudInbox};
 use crate::systems::netatmo::health::{BadSignatures, BanWatch};
 use crate::systems::netatmo::session::Session;
 use crate::systems::tls;
@@ -223,6 +223,10 @@ impl Core {
         let indexer = Indexer::new(index.clone(), intake.clone());
         let indexer = tokio::spawn(indexer.run(journal.subscribe(), indexing.clone()));
         let timeline = Arc::new(Timeline::new(latest));
+        for (name, cloud) in &clouds {
+            let heard = timeline.events_of(&format!("netatmo/{name}"));
+            heard.iter().filter_map(|e| CallHeard::of(e)).for_each(|call| cloud.recall(call));
+        }
         let heard = timeline.sources().into_iter().map(|(name, at, _)| (name, at));
         let watch = systems::silence(config, &ledger, &heard.collect::<Vec<_>>());
         tokio::spawn(show_batches(timeline.clone(), journal.subscribe()));

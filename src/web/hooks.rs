@@ -190,15 +190,8 @@ fn note(cloud: &Cloud, heard: &[Heard]) {
         kind if MOVING.contains(&kind) => cloud.moved(),
         _ => {}
     }
-    let own = |name: &str| event.data.get(name).and_then(Value::as_str).map(String::from);
-    if own("session_id").is_some() {
-        cloud.call(CallHeard {
-            kind: event.kind.clone(),
-            event_id: own("event_id"),
-            subevent_id: own("subevent_id"),
-            device_id: own("device_id"),
-            at: event.received,
-        });
+    if let Some(call) = CallHeard::of(event) {
+        cloud.call(call);
     }
 }
 

@@ -5,10 +5,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod demo;
 mod emm;
 mod fibaro;
 mod front;
 mod indigo;
+mod netatmo;
 mod vms;
 
 use std::time::Duration;

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::event::Event;
 use crate::secret::Secret;
 
 /// Codes that wait for the driver; people consent one at a time.
@@ -60,6 +62,28 @@ pub struct CallHeard {
     pub at: Timestamp,
 }
 
+impl CallHeard {
+    /// What matters of an event, if it is a frame of a call that names its session.
+    pub fn of(event: &Event) -> Option<CallHeard> {
+        let own = |name: &str| event.data.get(name).and_then(Value::as_str).map(String::from);
+        own("session_id")?;
+        Some(CallHeard {
+            kind: event.kind.clone(),
+            event_id: own("event_id"),
+            subevent_id: own("subevent_id"),
+            device_id: own("device_id"),
+            at: event.received,
+        })
+    }
+}
+
+impl CloudInbox {
+    /// A frame of a call that was heard before this start: the history may tell of it only now.
+    pub fn recall(&self, call: CallHeard) {
+        self.shared.hear(call);
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     /// When a webhook was last heard, in milliseconds since 1970.
@@ -98,11 +122,7 @@ impl Cloud {
 
     /// A frame of a call was heard.
     pub fn call(&self, call: CallHeard) {
-        let mut calls = lock(&self.shared.calls);
-        if calls.len() == CALLS_MAX {
-            calls.pop_front();
-        }
-        calls.push_back(call);
+        self.shared.hear(call);
     }
 
     /// Modules, rooms or homes are no longer what they were.
@@ -143,6 +163,14 @@ impl Cloud {
 }
 
 impl Shared {
+    fn hear(&self, call: CallHeard) {
+        let mut calls = lock(&self.calls);
+        if calls.len() == CALLS_MAX {
+            calls.pop_front();
+        }
+        calls.push_back(call);
+    }
+
     pub(super) fn heard(&self) -> Option<Timestamp> {
         let at = self.heard.load(Ordering::Relaxed);
         Timestamp::from_millisecond(at).ok().filter(|_| at != 0)

@@ -228,6 +228,11 @@ impl Sim {
         self.change(|world| world.mute = never);
     }
 
+    /// Whether the history names the sessions of calls; it does until told otherwise.
+    pub fn tell_sessions(&self, tells: bool) {
+        self.change(|world| world.tells_sessions = tells);
+    }
+
     /// Every webhook is sent this many times more.
     pub fn repeat_webhooks(&self, times: usize) {
         self.shared.poster.repeat(times);

@@ -88,7 +88,8 @@ pub fn read(answer: &Answer) -> Read {
     let status = answer.status;
     let value = match serde_json::from_slice::<Value>(&answer.body) {
         Ok(value) => value,
-        Err(_) if status == 429 => return Read::Refused(Refusal::bare(answer)),
+        // These say enough by themselves; what stands before Netatmo says them with a web page.
+        Err(_) if [404, 410, 429].contains(&status) => return Read::Refused(Refusal::bare(answer)),
         Err(_) => return Read::Strange(strange(answer)),
     };
     let Value::Object(fields) = value else { return Read::Strange(strange(answer)) };

@@ -213,7 +213,9 @@ impl Session {
         let (status, gap) = (self.every(STATUS_EVERY), self.every(GAP_EVERY));
         match purpose {
             Purpose::Homes => {
-                let wait = if self.homes.is_learned() { HOMES_EVERY } else { STATUS_EVERY };
+                // Nothing else can be asked before.
+                let is_learned = self.homes.is_learned();
+                let wait = if is_learned { HOMES_EVERY } else { self.backoff.next_wait() };
                 self.homes_due = now.run.saturating_add(wait);
             }
             Purpose::Status(home) => {

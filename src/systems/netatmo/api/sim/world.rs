@@ -88,6 +88,8 @@ pub(super) struct World {
     pub deaf: bool,
     /// Never proves a registration.
     pub mute: bool,
+    /// The history names the session of a call; it is seen with and without.
+    pub tells_sessions: bool,
     /// What is to be sent.
     pub outbox: Vec<Post>,
     next: u64,
@@ -115,6 +117,7 @@ impl World {
             registrations: Vec::new(),
             deaf: false,
             mute: false,
+            tells_sessions: true,
             outbox: Vec::new(),
             next: 0,
         }
@@ -205,6 +208,9 @@ impl World {
         let mut own = Map::new();
         for name in TOLD_TWICE {
             own.extend(body.get(name).map(|value| (name.to_string(), value.clone())));
+        }
+        if !self.tells_sessions {
+            own.remove("session_id");
         }
         for (name, url) in [("snapshot", "snapshot_url"), ("vignette", "vignette_url")] {
             own.extend(body.get(url).map(|url| (name.to_string(), json!({ "url": url }))));
