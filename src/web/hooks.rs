@@ -162,13 +162,33 @@ impl NetatmoHook {
     }
 }
 
+/// After these, what the cloud says of a thing's state is another.
+const MOVING: [&str; 12] = [
+    "netatmo.tag_big_move",
+    "netatmo.tag_small_move",
+    "netatmo.tag_open",
+    "netatmo.module_connect",
+    "netatmo.module_disconnect",
+    "netatmo.connection",
+    "netatmo.disconnection",
+    "netatmo.on",
+    "netatmo.off",
+    "netatmo.light_mode",
+    "netatmo.person_away",
+    "netatmo.person_home",
+];
+
 /// Tells the cloud's driver what it wants to know of a webhook; an account that has none of this
 /// pays for one comparison of a text.
 fn note(cloud: &Cloud, heard: &[Heard]) {
     let Some(Heard { event, .. }) = heard.first() else { return };
     cloud.webhook(event.received, event.kind == "netatmo.webhook_activation");
-    if event.kind == "netatmo.topology_changed" {
-        cloud.topology();
+    match event.kind.as_str() {
+        "netatmo.topology_changed" | "netatmo.new_module" | "netatmo.new_device" => {
+            cloud.topology()
+        }
+        kind if MOVING.contains(&kind) => cloud.moved(),
+        _ => {}
     }
     if let Some(call) = CallHeard::of(event) {
         cloud.call(call);

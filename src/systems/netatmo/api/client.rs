@@ -170,6 +170,9 @@ impl Client {
         if shared.take_changed() {
             outputs.extend(self.session.changed(self.now()));
         }
+        if shared.take_moved() {
+            outputs.extend(self.session.moved(self.now()));
+        }
         outputs
     }
 

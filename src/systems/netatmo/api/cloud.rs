@@ -91,6 +91,7 @@ pub(super) struct Shared {
     activated: AtomicBool,
     doubted: AtomicBool,
     changed: AtomicBool,
+    moved: AtomicBool,
     pub(super) woken: Notify,
     names: RwLock<Arc<Names>>,
     calls: Mutex<VecDeque<CallHeard>>,
@@ -127,6 +128,12 @@ impl Cloud {
     /// Modules, rooms or homes are no longer what they were.
     pub fn topology(&self) {
         self.shared.changed.store(true, Ordering::Release);
+        self.shared.woken.notify_one();
+    }
+
+    /// A thing is no longer as it was: its state is asked for soon.
+    pub fn moved(&self) {
+        self.shared.moved.store(true, Ordering::Release);
         self.shared.woken.notify_one();
     }
 
@@ -179,6 +186,10 @@ impl Shared {
 
     pub(super) fn take_changed(&self) -> bool {
         self.changed.swap(false, Ordering::AcqRel)
+    }
+
+    pub(super) fn take_moved(&self) -> bool {
+        self.moved.swap(false, Ordering::AcqRel)
     }
 
     pub(super) fn learn(&self, names: Names) {

@@ -145,7 +145,7 @@ impl Round {
         let (since, settled) = (listening.as_second(), now.as_second() - SETTLED_AFTER_S);
         // A clock that is ahead must not hold a fact back for ever.
         let later = |fact: &Fact| {
-            fact.time >= since
+            fact.time > since
                 && fact.time > settled
                 && fact.time <= now.as_second() + SETTLED_AFTER_S
         };

@@ -12,8 +12,12 @@ use super::wire::{About, Refusal, Token};
 use crate::secret::{Secret, fingerprint};
 use crate::systems::backoff::Backoff;
 
-/// A token is renewed so long before its end, so that no call meets it.
-const MARGIN: SignedDuration = SignedDuration::from_mins(5);
+/// A token is renewed so long before its end, so that no call meets it; a short one at half time.
+const MARGIN: Duration = Duration::from_secs(5 * 60);
+/// A token that is refused sooner was never good.
+const EARLY: Duration = Duration::from_secs(60);
+/// So many in a row are renewed at once; then something is wrong that tokens do not mend.
+const EARLY_MAX: u32 = 3;
 /// After a failed renewal.
 const WAIT_LEAST: Duration = Duration::from_secs(5);
 /// See [`WAIT_LEAST`]: what is wrong with an app is not mended by asking.
@@ -31,6 +35,9 @@ pub struct Kept {
     /// When the access token ends.
     #[serde(default)]
     ends: Option<Timestamp>,
+    /// When it is to be renewed.
+    #[serde(default)]
+    renew: Option<Timestamp>,
     /// SHA-256 of the config's token: another one there takes the place of what is kept.
     #[serde(default)]
     given: Option<String>,
@@ -81,6 +88,10 @@ pub struct OAuth {
     kept: Kept,
     /// Netatmo has refused the access token.
     refused: bool,
+    accepted: Option<Duration>,
+    /// New tokens in a row that were refused soon.
+    early: u32,
+    early_wait: Backoff,
     hold_until: Duration,
     backoff: Backoff,
     /// When the pair that is not written yet is tried again.
@@ -99,7 +110,16 @@ impl OAuth {
         });
         let backoff = Backoff::new(WAIT_LEAST, WAIT_MOST, seed);
         let hold_until = Duration::ZERO;
-        let mut oauth = OAuth { kept, refused: false, hold_until, backoff, write_at: None };
+        let mut oauth = OAuth {
+            kept,
+            refused: false,
+            accepted: None,
+            early: 0,
+            early_wait: Backoff::new(WAIT_LEAST, WAIT_MOST, seed ^ 5),
+            hold_until,
+            backoff,
+            write_at: None,
+        };
         if oauth.kept.refresh.is_none() && oauth.kept.dead.is_none() {
             oauth.kept.dead = Some(("no_refresh_token".into(), now.wall));
         }
@@ -128,8 +148,8 @@ impl OAuth {
         if self.kept.dead.is_some() || self.kept.refresh.is_none() {
             return Duration::MAX;
         }
-        let left = match (&self.kept.access, self.kept.ends) {
-            (Some(_), Some(ends)) if !self.refused => ends.duration_since(now.wall) - MARGIN,
+        let left = match (&self.kept.access, self.kept.renew) {
+            (Some(_), Some(renew)) if !self.refused => renew.duration_since(now.wall),
             _ => SignedDuration::ZERO,
         };
         let wait = Duration::try_from(left).unwrap_or(Duration::ZERO);
@@ -143,10 +163,12 @@ impl OAuth {
 
     /// A new pair came.
     pub fn accept(&mut self, token: Token, by_person: bool, now: Now) {
-        let lives = SignedDuration::try_from(token.lives).unwrap_or(SignedDuration::ZERO);
+        let renew = token.lives.saturating_sub(MARGIN).max(token.lives / 2);
         self.kept.access = Some(token.access);
         self.kept.refresh = token.refresh.or_else(|| self.kept.refresh.take());
-        self.kept.ends = now.wall.checked_add(lives).ok();
+        self.kept.ends = now.wall.checked_add(token.lives).ok();
+        self.kept.renew = now.wall.checked_add(renew).ok();
+        self.accepted = Some(now.run);
         self.kept.dead = None;
         if by_person {
             self.kept.scope_asked = false;
@@ -157,8 +179,17 @@ impl OAuth {
     }
 
     /// Netatmo refused the access token.
-    pub fn access_refused(&mut self) {
-        self.refused = true;
+    pub fn access_refused(&mut self, now: Now) {
+        if std::mem::replace(&mut self.refused, true) {
+            return;
+        }
+        let is_early = self.accepted.is_some_and(|at| now.run.saturating_sub(at) < EARLY);
+        self.early = if is_early { self.early.saturating_add(1) } else { 0 };
+        if self.early > EARLY_MAX {
+            self.hold_until = now.run.saturating_add(self.early_wait.next_wait());
+        } else {
+            self.early_wait.reset();
+        }
     }
 
     /// No new pair came: Netatmo's reason, if it gave one.
@@ -233,9 +264,36 @@ mod tests {
         assert_eq!(renewed(&oauth, 10_500).as_deref(), Some("second"));
         assert!(oauth.access(at(10_799)).is_some());
         assert!(oauth.access(at(10_800)).is_none());
-        oauth.access_refused();
+        oauth.access_refused(at(1));
         assert!(oauth.access(at(1)).is_none());
         assert_eq!(renewed(&oauth, 1).as_deref(), Some("second"));
+    }
+
+    #[test]
+    fn new_tokens_that_are_never_good_are_not_asked_for_over_and_over() {
+        let given = Secret::new("first");
+        let mut oauth = OAuth::new(Some(&given), None, at(0), 1);
+        let (mut s, mut renewals) = (0, 0);
+        while s < 3600 {
+            if oauth.renewal(at(s)).is_some() {
+                renewals += 1;
+                oauth.accept(
+                    Token { lives: Duration::from_secs(60), ..token("a", "b") },
+                    false,
+                    at(s),
+                );
+                oauth.access_refused(at(s));
+            }
+            s += 1;
+        }
+        assert!(renewals < 20, "{renewals}");
+    }
+
+    #[test]
+    fn a_short_token_is_renewed_at_half_time() {
+        let mut oauth = OAuth::new(Some(&Secret::new("first")), None, at(0), 1);
+        oauth.accept(Token { lives: Duration::from_secs(60), ..token("a", "b") }, false, at(0));
+        assert_eq!((renewed(&oauth, 29), renewed(&oauth, 30).as_deref()), (None, Some("b")));
     }
 
     #[test]

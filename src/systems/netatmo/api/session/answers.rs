@@ -112,7 +112,7 @@ impl Session {
         }
         if let Some(Read::Refused(refusal)) = &read {
             match refusal.about() {
-                About::Token => self.oauth.access_refused(),
+                About::Token => self.oauth.access_refused(now),
                 About::Scope => self.scope_missing(now, out),
                 _ => {}
             }
@@ -165,7 +165,7 @@ impl Session {
         out: &mut Vec<Output>,
     ) {
         match refusal.about() {
-            About::Token => self.oauth.access_refused(),
+            About::Token => self.oauth.access_refused(now),
             About::Busy => self.hold(BUSY_WAIT, now),
             About::Throttled => self.throttle(refusal, now),
             About::Scope => {
@@ -251,7 +251,7 @@ impl Session {
         out.push(Output::Names(names));
         self.homes_at = Some(now.run);
         self.homes_due = now.run.saturating_add(HOMES_EVERY);
-        let fresh = Due { status: now.run, gap: now.run, stale: true };
+        let fresh = Due { status: now.run, gap: now.run, asked: None, stale: true };
         let old = std::mem::take(&mut self.due);
         let due = |id: &String| (id.clone(), old.get(id).copied().unwrap_or(fresh));
         self.due = self.homes.ids().map(due).collect();
@@ -278,7 +278,7 @@ impl Session {
         }
         let status = now.run.saturating_add(self.every(STATUS_EVERY));
         if let Some(due) = self.due.get_mut(home) {
-            (due.status, due.stale) = (status, false);
+            (due.status, due.asked, due.stale) = (status, Some(now.run), false);
         }
         true
     }

@@ -46,10 +46,14 @@ const HOMES_EVERY: Duration = Duration::from_secs(4 * 3600);
 const HOMES_SOON: Duration = Duration::from_secs(10 * 60);
 /// States may be as old as this: with the history, 18 calls an hour for each home of 500 allowed.
 const STATUS_EVERY: Duration = Duration::from_secs(5 * 60);
+/// After something moved, until the cloud knows of it.
+const STATUS_AFTER: Duration = Duration::from_secs(2);
+/// States are asked for no more often, whatever moves: a quarter of the calls allowed.
+const STATUS_APART: Duration = Duration::from_secs(30);
 /// A webhook is delivered once or never: what was lost is found so late.
 const GAP_EVERY: Duration = Duration::from_secs(10 * 60);
 /// Facts too young to be told are looked at again after so long.
-const GAP_AGAIN: Duration = Duration::from_secs(20);
+const GAP_AGAIN: Duration = Duration::from_secs(16);
 /// Homes asked that often; with more, each is asked less often.
 const HOMES_OFTEN: u32 = 8;
 /// Longer silence of all webhooks is a doubt.
@@ -123,6 +127,8 @@ enum Purpose {
 struct Due {
     status: Duration,
     gap: Duration,
+    /// When its state came last.
+    asked: Option<Duration>,
     /// Whether its next state may tell of something that happened unheard.
     stale: bool,
 }
@@ -301,6 +307,22 @@ impl Session {
         self.homes_soon(now);
         self.pump(now, &mut out);
         out
+    }
+
+    /// Something is not as it was.
+    pub fn moved(&mut self, now: Now) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.status_soon(STATUS_AFTER, now);
+        self.pump(now, &mut out);
+        out
+    }
+
+    /// States are asked for again, but not over and over.
+    fn status_soon(&mut self, after: Duration, now: Now) {
+        for due in self.due.values_mut() {
+            let soon = due.asked.map_or(now.run, |at| at.saturating_add(STATUS_APART));
+            due.status = due.status.min(soon.max(now.run.saturating_add(after)));
+        }
     }
 
     fn homes_soon(&mut self, now: Now) {

@@ -109,7 +109,8 @@ impl Session {
         }
         let no_token = self.oauth.access(now).is_none() && self.oauth.due(now) > now.run;
         if no_token || !self.homes.is_learned() {
-            return Err(Reply::Unsent(format!("not connected: {}", self.why)));
+            let why = if self.why.is_empty() { "no token is good" } else { &self.why };
+            return Err(Reply::Unsent(format!("not connected: {why}")));
         }
         if self.jobs.len() >= ORDERS_MAX {
             return Err(Reply::Unsent(format!("{ORDERS_MAX} commands wait already")));
@@ -333,7 +334,7 @@ impl Session {
         let why = refusal.to_string();
         match refusal.about() {
             About::Token => {
-                self.oauth.access_refused();
+                self.oauth.access_refused(now);
                 let again = !std::mem::replace(&mut job.token_tried, true);
                 job.refused = Some(why.clone());
                 if again && job.may_go(now) {
