@@ -422,9 +422,11 @@ async fn a_refused_key_is_said_and_a_missing_feed_is_no_trouble() {
     let house = TestHouse::new().await;
     let (run, driver) = Scene::drive(&house, &sim);
     let scene = Scene { house, sim, run, driver };
-    let why = |house: &TestHouse| house.state("indigo/house/link").map(|link| link["why"].clone());
-    let why = scene.house.until("the link's state", why).await;
-    assert!(why.as_str().unwrap().contains("the API key is refused: HTTP 401"), "{why}");
+    let is_told = |house: &TestHouse| {
+        let link = house.state("indigo/house/link")?;
+        link["why"].as_str()?.contains("the API key is refused: HTTP 401").then_some(())
+    };
+    scene.house.until("the link to say why not", is_told).await;
     let reply = scene.order("device.turnOn", json!({ "object": PORCH })).await;
     assert!(matches!(reply, Reply::Unsent(why) if why.contains("not connected")));
     scene.sim.misbehave(|m| (m.refuse, m.absent) = (None, Some(Feed::Trigger)));

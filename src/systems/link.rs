@@ -43,8 +43,8 @@ pub struct Link {
     pub stopping: CancellationToken,
     /// The way in.
     pub intake: Intake,
-    /// Whether the connection was up when last said.
-    pub is_up: Option<bool>,
+    /// Whether the connection was up when last said, why not, and since when.
+    pub is_up: Option<(bool, String, Timestamp)>,
 }
 
 /// See [`Link::unread`].
@@ -164,16 +164,20 @@ impl Link {
         } else {
             0.0
         });
-        if self.is_up.replace(up) == Some(up) {
+        let before = self.is_up.take().filter(|(was, ..)| *was == up);
+        let since = before.as_ref().map_or_else(|| self.clock.now(), |(.., since)| *since);
+        self.is_up = Some((up, why.to_string(), since));
+        if before.as_ref().is_some_and(|(_, said, _)| up || said == why) {
             return;
         }
-        if up {
+        if before.is_some() {
+            tracing::debug!(source = self.source, why, "still not connected");
+        } else if up {
             tracing::info!(source = self.source, "connected");
         } else {
             tracing::warn!(source = self.source, why, "not connected");
         }
         let mut news = News::default();
-        let since = self.clock.now();
         news.set(format!("{}/link", self.source), json!({ "up": up, "since": since, "why": why }));
         self.tell(news).await;
     }
