@@ -439,3 +439,18 @@ fn an_order_past_its_deadline_is_not_sent() {
     assert!(matches!(play.answer(), Reply::Unsent(_)));
     assert!(play.sent().is_empty());
 }
+
+#[test]
+fn a_dead_socket_does_not_teach_that_relays_cannot_be_asked() {
+    let mut play = Play::new();
+    play.input(Input::Connected);
+    play.login(1);
+    assert_eq!(play.ids("getState").len(), 2);
+    play.wait(10_000);
+    play.input(Input::Closed("no answer to a token refresh"));
+    play.sent();
+    play.input(Input::Connected);
+    let login = play.ids("login")[0];
+    play.login(login);
+    assert_eq!(play.ids("getState").len(), 2);
+}
