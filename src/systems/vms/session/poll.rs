@@ -335,8 +335,9 @@ impl Session {
         self.works(&Task::Shows(Vec::new()), now, out);
         let whole = list.bad.is_none();
         complain(list.bad, out);
-        let (first, gap) = (self.schedule.shows_good.is_none(), self.schedule.round_gap);
-        let told = self.told(first, gap, answer, now);
+        let last = self.schedule.shows_good;
+        let gap = self.schedule.round_gap || is_gap(last, self.schedule.poll, now);
+        let told = self.told(last.is_none(), gap, answer, now);
         let news = self.house.hear(ids, list.items, whole, &told);
         tell(news, out);
         let news = self.round_step(now);
