@@ -19,8 +19,9 @@ use crate::intake::{Intake, Taken};
 use crate::record::{Becomes, Known, KnownChange, Quarantined};
 
 /// The most bytes of one value in a system's known state; a value above is left out and counted.
-/// Ten times the largest Indigo device.
-const VALUE_BYTES_MAX: usize = 256 * 1024;
+/// Ten times the largest Indigo device. A driver that can meet larger ones tells something in
+/// their place.
+pub const VALUE_BYTES_MAX: usize = 256 * 1024;
 
 /// One driver's link; `app` makes it.
 pub struct Link {

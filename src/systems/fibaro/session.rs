@@ -268,6 +268,9 @@ impl Session {
             return;
         };
         self.answered_at = now.up;
+        if result.as_ref().is_err_and(|error| error.is_silent) {
+            self.bad("a reply with neither result nor error", frame);
+        }
         match pending.what {
             Purpose::Login => self.logged_in(result, now),
             Purpose::Refresh(generation) => self.refreshed(generation, result, now),
