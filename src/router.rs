@@ -347,7 +347,7 @@ fn orders(decided: &Decided) -> Vec<Action> {
 fn emits(decided: &Decided) -> impl Iterator<Item = Heard> {
     decided.actions.iter().filter_map(|action| match &action.task {
         Task::Emit(event) => Some(Heard::from((**event).clone())),
-        Task::Push { .. } | Task::Command(_) => None,
+        Task::Push { .. } | Task::Command(_) | Task::Open(_) => None,
     })
 }
 

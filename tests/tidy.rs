@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 /// The blocks in reading order. A module imports from its own block and from those above.
 /// Adding a module means adding it here, which is where its place is decided.
 const BLOCKS: [(&str, &[&str]); 9] = [
-    ("words", &["event", "action", "record", "clock", "secret", "node", "command"]),
-    ("pure", &["rules", "ledger", "phones", "builtin"]),
+    ("words", &["event", "action", "record", "clock", "secret", "node", "command", "door"]),
+    ("pure", &["rules", "ledger", "phones", "builtin", "doors"]),
     ("durable", &["files", "disk", "journal", "index", "intake", "silence"]),
     ("systems", &["systems"]),
     ("delivery", &["delivery"]),

@@ -10,8 +10,9 @@ use serde_json::Value as Json;
 
 use super::House;
 use super::expr::{Condition, Text};
+use super::open::{self, Open, PushButton};
 use super::pattern::Matcher;
-use super::tell::{Tell, WORDS};
+use super::tell::{Tell, WORDS, Word};
 use super::types;
 use crate::action::{Lane, Urgency};
 use crate::node::{Cursor, Key, Node, SourceFile, Value, nearest};
@@ -25,7 +26,7 @@ const TTL_MAX: Duration = Duration::from_secs(28 * 86_400);
 const STEPS_MAX: usize = 100;
 
 /// Steps that the language has and this version has not, and keys that begin no step.
-const LATER: [&str; 4] = ["open", "webhook", "wait", "escalate"];
+const LATER: [&str; 3] = ["webhook", "wait", "escalate"];
 
 /// A rule, ready to decide.
 #[derive(Debug)]
@@ -62,6 +63,7 @@ pub(super) enum Act {
     Set(Vec<(Text, Template)>),
     Emit(Box<Emit>),
     Tell(Box<Tell>),
+    Open(Box<Open>),
     If { condition: Condition, then: Vec<Step>, otherwise: Vec<Step> },
     Stop,
 }
@@ -76,6 +78,7 @@ pub(super) struct Push {
     pub tag: Option<Text>,
     pub urgency: Urgency,
     pub ttl: Duration,
+    pub buttons: Vec<PushButton>,
 }
 
 /// Whom a push is for.
@@ -136,10 +139,12 @@ fn step(scope: &Scope<'_>, at: Cursor<'_>, path: String) -> Option<Step> {
     let push = table.optional("push").map(|at| push(scope, at).map(Box::new).map(Act::Push));
     let set = table.optional("set").map(|at| set(at).map(Act::Set));
     let emit = table.optional("emit").map(|at| emit(at).map(Box::new).map(Act::Emit));
+    let open = table.optional("open");
+    let open = open.map(|at| Open::compile(scope.house, at).map(Box::new).map(Act::Open));
     let told: Vec<Option<Act>> = WORDS
         .iter()
         .filter_map(|word| Some((word, table.optional(word.system)?)))
-        .map(|(word, at)| Tell::compile(scope.house, word, at).map(Box::new).map(Act::Tell))
+        .map(|(word, at)| tell(scope, word, at))
         .collect();
     let stop = table.optional("stop").map(stop);
     let condition = table.optional("if");
@@ -166,7 +171,7 @@ fn step(scope: &Scope<'_>, at: Cursor<'_>, path: String) -> Option<Step> {
         }
     };
     table.done_with(step_advice);
-    let one = [push, set, emit, stop, choice].into_iter().flatten();
+    let one = [push, set, emit, open, stop, choice].into_iter().flatten();
     let mut acts = one.chain(told);
     let act = acts.next();
     if acts.next().is_some() {
@@ -177,6 +182,12 @@ fn step(scope: &Scope<'_>, at: Cursor<'_>, path: String) -> Option<Step> {
         at.wrong("this step is empty");
     }
     Some(Step { path: path.into(), act: act?? })
+}
+
+fn tell(scope: &Scope<'_>, word: &'static Word, at: Cursor<'_>) -> Option<Act> {
+    let tell = Tell::compile(scope.house, word, at)?;
+    open::no_way_past(scope.house, &tell, at)?;
+    Some(Act::Tell(Box::new(tell)))
 }
 
 fn step_advice(key: &str) -> Option<String> {
@@ -207,9 +218,9 @@ fn push(scope: &Scope<'_>, at: Cursor<'_>) -> Option<Push> {
         at.one_of(&words.map(|urgency| (urgency.as_str(), urgency)))
     });
     let ttl = table.optional("ttl").map(|at| at.duration(Duration::from_secs(1), TTL_MAX));
+    let buttons = table.optional("buttons").map(|at| open::buttons(scope.house, at));
     table.done_with(|key| {
-        let later = matches!(key, "buttons" | "actions");
-        later.then(|| "this version of Portero does not have buttons yet".to_string())
+        (key == "actions").then(|| "write `buttons: [ { title: Open, open: front } ]`".to_string())
     });
     let sound = |given: Option<Option<Text>>| match given {
         None => Some(None),
@@ -224,6 +235,7 @@ fn push(scope: &Scope<'_>, at: Cursor<'_>) -> Option<Push> {
         tag: sound(tag)?,
         urgency: urgency.unwrap_or(Some(Urgency::Normal))?,
         ttl: ttl.unwrap_or(Some(TTL_DEFAULT))?,
+        buttons: buttons.unwrap_or(Some(Vec::new()))?,
     })
 }
 

@@ -17,8 +17,10 @@ mod known;
 mod lint;
 mod memory;
 mod names;
+mod open;
 mod pattern;
 mod quick;
+mod reach;
 mod scene;
 pub mod selftest;
 mod steps;
@@ -38,7 +40,8 @@ use sha2::{Digest, Sha256};
 
 use crate::action::Urgency;
 use crate::command::Spec;
-use crate::event::Event;
+use crate::door::Doors;
+use crate::event::{Event, Trust};
 use crate::node::{Problem, Problems, Reader, SourceFile};
 use crate::record::{CooldownStart, Decided, Looked, NotSent, NotSentReason, Position, Verdict};
 use compile::{Act, Cooldown as CooldownRule, Rule, Step};
@@ -60,6 +63,11 @@ pub struct House {
     pub sources: BTreeSet<String>,
     /// Systems that can be told something, by their word: `emm`.
     pub systems: BTreeMap<String, System>,
+    /// Doors, and who may open them.
+    pub doors: Arc<Doors>,
+    /// How far the live events of each source can be vouched for, where that is not what its kind
+    /// of system promises.
+    pub trust: BTreeMap<String, Trust>,
     /// Where the house is: `between`, `now()` and all shown times are on this clock.
     pub time_zone: TimeZone,
 }
@@ -96,6 +104,8 @@ impl Default for House {
             groups: BTreeMap::new(),
             sources: BTreeSet::new(),
             systems: BTreeMap::new(),
+            doors: Arc::default(),
+            trust: BTreeMap::new(),
             time_zone: TimeZone::UTC,
         }
     }
@@ -144,6 +154,7 @@ impl RuleSet {
         check_names(&rules, &mut problems);
         check_all_types(&readers, &rules);
         lint::lint(&rules, &mut problems);
+        reach::check(&rules, house, &mut problems);
         readers.into_iter().for_each(|reader| problems.extend(reader.into_problems()));
         problems.sort();
         if problems.has_errors() {
@@ -364,7 +375,7 @@ fn emitted_types<'r>(steps: &'r [Step], found: &mut Vec<&'r str>) {
                 emitted_types(then, found);
                 emitted_types(otherwise, found);
             }
-            Act::Push(_) | Act::Set(_) | Act::Tell(_) | Act::Stop => {}
+            Act::Push(_) | Act::Set(_) | Act::Tell(_) | Act::Open(_) | Act::Stop => {}
         }
     }
 }

@@ -13,6 +13,7 @@ use super::House;
 use super::compile::{Act, Emit, Push, Recipient, Rule, Step, Template};
 use super::expr::{Refused, Text};
 use super::memory::Memory;
+use super::open::{self, Open};
 use super::scene::Scene;
 use super::tell::Tell;
 use super::types;
@@ -69,6 +70,7 @@ impl Planner<'_> {
                 Act::Set(entries) => self.set(&step.path, entries),
                 Act::Emit(emit) => self.emit(&step.path, emit),
                 Act::Tell(tell) => self.tell(&step.path, tell),
+                Act::Open(open) => self.open(&step.path, open),
                 Act::If { condition, then, otherwise } => match condition.check(self.scene) {
                     Ok(()) => self.steps(then),
                     Err(Refused::False(_)) => self.steps(otherwise),
@@ -134,6 +136,7 @@ impl Planner<'_> {
             tag: Some(tag.unwrap_or_else(|| self.default_tag(step))),
             urgency: push.urgency,
             ttl_s: u32::try_from(push.ttl.as_secs()).unwrap_or(u32::MAX),
+            buttons: open::planned(push, self.house, self.scene),
         }
     }
 
@@ -220,6 +223,17 @@ impl Planner<'_> {
         });
     }
 
+    fn open(&mut self, step: &str, open: &Open) {
+        let lane = self.rule.lane;
+        match open.plan(self.house, self.scene, &self.rule.name, step, lane) {
+            Ok(action) => self.plan.actions.push(action),
+            Err(detail) => {
+                let reason = NotSentReason::TooManyHops;
+                self.plan.not_sent.push(NotSent { step: step.to_string(), reason, detail });
+            }
+        }
+    }
+
     fn emit(&mut self, step: &str, emit: &Emit) {
         let event = self.scene.event();
         if event.hops >= HOPS_MAX {
@@ -236,7 +250,7 @@ impl Planner<'_> {
             source: "portero".to_string(),
             kind: emit.kind.to_string(),
             subject,
-            time: None,
+            time: Some(open::news_since(&event)),
             received: now,
             trust: self.scene.trust(),
             marks: event.marks,

@@ -318,6 +318,12 @@ fn describe(task: &Task, view: &View, fields: &mut serde_json::Map<String, Value
             fields.insert("call".into(), json!(command.call));
             fields.insert("args".into(), json!(command.args));
         }
+        Task::Open(wish) => {
+            fields.insert("kind".into(), "open".into());
+            fields.insert("door".into(), json!(wish.door));
+            fields.insert("by".into(), json!(wish.by.as_str()));
+            fields.insert("person".into(), json!(wish.by.person()));
+        }
         Task::Emit(event) => {
             fields.insert("kind".into(), "emit".into());
             fields.insert("emits".into(), json!(event.kind));

@@ -3,6 +3,7 @@
 //! rules emit comes back as it does in the house, and systems do what they are told.
 
 mod case;
+mod opened;
 mod told;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -14,6 +15,7 @@ use serde_json::Value as Json;
 
 pub(super) use case::{Case, Known, cases};
 use case::{Count, Expect, Happening, PushWanted};
+use opened::Opened;
 
 use super::{Memory, RuleSet, StateEntry, explain::explain};
 use crate::action::{Message, Outcome, PhoneId, Task};
@@ -116,6 +118,7 @@ struct World<'r> {
     memory: Memory,
     now: Timestamp,
     done: Vec<(Arc<Event>, Decided)>,
+    doors: Opened,
 }
 
 impl<'r> World<'r> {
@@ -127,7 +130,8 @@ impl<'r> World<'r> {
             let entry = StateEntry { value: value.clone(), trust: Trust::Fresh, at: case.at };
             memory.set_state(path, entry);
         }
-        World { rules, memory, now: case.at, done: Vec::new() }
+        let doors = Opened::new(case.at);
+        World { rules, memory, now: case.at, done: Vec::new(), doors }
     }
 
     fn happen(&mut self, happening: &Happening, fixtures: &Fixtures<'_>) -> Result<(), String> {
@@ -170,9 +174,10 @@ impl<'r> World<'r> {
             let seen = Position(self.done.len() as u64);
             let decided = self.rules.decide(&event, seen, &self.memory, self.now);
             self.memory.apply_decided(&decided, self.now);
+            self.doors.take(&decided, &self.rules.house.doors, self.now);
             for action in &decided.actions {
                 let outcome = match &action.task {
-                    Task::Command(_) => Outcome::Done,
+                    Task::Command(_) | Task::Open(_) => Outcome::Done,
                     Task::Push { .. } | Task::Emit(_) => Outcome::Delivered,
                 };
                 let settled = Settled { action: action.id, outcome, attempts: 1, at: self.now };
@@ -190,7 +195,7 @@ impl<'r> World<'r> {
         let actions = self.done.iter().flat_map(|(_, decided)| &decided.actions);
         actions.filter_map(|action| match &action.task {
             Task::Push { phone, message } => Some((phone.0.as_str(), &**message)),
-            Task::Emit(_) | Task::Command(_) => None,
+            Task::Emit(_) | Task::Command(_) | Task::Open(_) => None,
         })
     }
 
@@ -198,7 +203,7 @@ impl<'r> World<'r> {
         let actions = self.done.iter().flat_map(|(_, decided)| &decided.actions);
         actions.filter_map(|action| match &action.task {
             Task::Emit(event) => Some(&**event),
-            Task::Push { .. } | Task::Command(_) => None,
+            Task::Push { .. } | Task::Command(_) | Task::Open(_) => None,
         })
     }
 
@@ -206,7 +211,7 @@ impl<'r> World<'r> {
         let actions = self.done.iter().flat_map(|(_, decided)| &decided.actions);
         actions.filter_map(|action| match &action.task {
             Task::Command(command) => Some(&**command),
-            Task::Push { .. } | Task::Emit(_) => None,
+            Task::Push { .. } | Task::Emit(_) | Task::Open(_) => None,
         })
     }
 
@@ -243,6 +248,10 @@ impl<'r> World<'r> {
             Expect::Told(wanted, count) => {
                 let found = self.told().filter(|command| wanted.fits(command)).count();
                 count.miss(found, &wanted.to_string())
+            }
+            Expect::Open(wanted, count) => {
+                let miss = count.miss(self.doors.count(wanted), &wanted.to_string())?;
+                Some(format!("{miss}{}", self.doors.why_not()))
             }
             Expect::NoEmit => {
                 let event = self.emitted().next()?;
