@@ -30,6 +30,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::delivery;
 use crate::delivery::commands::{self, Commands};
+use crate::delivery::doors::{self, Doors};
 use crate::delivery::push::client::{self, PushClient};
 use crate::delivery::push::endpoint::Policy;
 use crate::delivery::push::payload::Composer;
@@ -146,6 +147,8 @@ impl App {
             intake: core.intake.clone(),
             journal: core.journal.clone(),
             commands: core.commands.clone(),
+            doors: core.doors.clone(),
+            tickets: Default::default(),
             sources: config.systems.sources(),
             router: core.router.clone(),
             view: core.view.clone(),
@@ -193,6 +196,7 @@ struct Core {
     timeline: Arc<Timeline>,
     delivery: delivery::Handle,
     commands: Commands,
+    doors: Doors,
     drivers: Running,
     router: mpsc::Sender<Message>,
     view: watch::Receiver<Arc<View>>,
@@ -221,6 +225,8 @@ impl Core {
         let heard = timeline.sources().into_iter().map(|(name, at, _)| (name, at));
         let watch = systems::silence(config, &ledger, &heard.collect::<Vec<_>>());
         tokio::spawn(show_batches(timeline.clone(), journal.subscribe()));
+        // Before anything settles what is owed: the router must hear of that, too.
+        let entries = journal.subscribe();
         let delivery = start_delivery(config, keys, &ledger, &journal, clock)?;
         let drivers = Drivers::new(config);
         let settle = journal.clone();
@@ -230,17 +236,27 @@ impl Core {
             clock: clock.clone(),
             settle: Box::new(move |records| drop(settle.submit(records))),
         });
+        let tell = intake.clone();
+        let doors = Doors::start(doors::Setup {
+            doors: config.house.doors.clone(),
+            drivers: drivers.orders(),
+            owed: ledger.owed.values().cloned().collect(),
+            since: applied,
+            clock: clock.clone(),
+            report: Box::new(move |event, settled| tell.conclude(event, settled)),
+        });
         let mut drivers = drivers.start(&config.store.path, &ledger, &intake)?;
         drivers.spawn(|stopping| silence::watch(intake.clone(), watch, stopping));
         let (show, view) = watch::channel(Arc::new(View::default()));
         let (router, messages) = mpsc::channel(MESSAGES_MAX);
-        let inbox = Inbox { entries: journal.subscribe(), direct, messages };
+        let inbox = Inbox { entries, direct, messages };
         let task = Router {
             ledger,
             rules,
             journal: journal.clone(),
             delivery: delivery.clone(),
             commands: commands.clone(),
+            doors: doors.clone(),
             intake: intake.clone(),
             clock: clock.clone(),
             view: show,
@@ -253,6 +269,7 @@ impl Core {
             timeline,
             delivery,
             commands,
+            doors,
             drivers,
             router,
             view,
@@ -264,7 +281,7 @@ impl Core {
 
     /// Ends all parts in the order of an event's way; how many actions are still owed.
     async fn stop(self) -> usize {
-        self.commands.close(DELIVERY_GRACE).await;
+        tokio::join!(self.commands.close(DELIVERY_GRACE), self.doors.close(DELIVERY_GRACE));
         self.drivers.stop().await;
         // Whatever was submitted is durable and on its way to the router before it drains.
         if let Err(error) = self.journal.barrier().await {

@@ -138,10 +138,9 @@ impl Clock {
                 wall: Timestamp::now().as_millisecond(),
                 steady: i64::try_from(start.elapsed().as_millis()).unwrap_or(i64::MAX),
             },
-            Hand::Manual { wall, steady } => Reading {
-                wall: wall.load(Ordering::SeqCst),
-                steady: steady.load(Ordering::SeqCst),
-            },
+            Hand::Manual { wall, steady } => {
+                Reading { wall: wall.load(Ordering::SeqCst), steady: steady.load(Ordering::SeqCst) }
+            }
         };
         stretches.note(reading);
         reading

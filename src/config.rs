@@ -171,8 +171,7 @@ impl Decoder<'_> {
         let commanded = System::group(systems.sources());
         let trust = systems::trust(&netatmo, &systems);
         let doors = Arc::new(doors);
-        let house =
-            House { people, groups, sources, systems: commanded, doors, trust, time_zone };
+        let house = House { people, groups, sources, systems: commanded, doors, trust, time_zone };
         let missing = std::mem::take(&mut self.missing);
         Config { server, store, push, rules, netatmo, systems, house, log, missing }
     }

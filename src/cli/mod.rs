@@ -10,6 +10,7 @@ mod explain;
 mod health;
 mod init;
 mod offline;
+mod open;
 mod phone;
 mod run;
 mod state;
@@ -66,6 +67,8 @@ enum Command {
     Pair(phone::PairArgs),
     /// Add, list or remove phones
     Phone(phone::PhoneArgs),
+    /// Open a door, or list the doors
+    Open(open::OpenArgs),
     /// Tell a FIBARO Intercom something, or list what it can be told
     Fibaro(command::CommandArgs),
     /// Tell an Indigo server something, or list what it can be told
@@ -96,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::State(args) => state::state(&args),
         Command::Pair(args) => phone::pair(&args),
         Command::Phone(args) => phone::phone(&args),
+        Command::Open(args) => open::open(&args),
         Command::Fibaro(args) => command::command("fibaro", &args),
         Command::Indigo(args) => command::command("indigo", &args),
         Command::Emm(args) => command::command("emm", &args),

@@ -41,9 +41,9 @@ fn door(name: &str, mut table: Table<'_>, systems: &Systems) -> Option<Door> {
     ];
     let requires = table.optional("requires").map(requires);
     let max_age = table.optional("max_age").map(|at| at.duration(MAX_AGE[0], MAX_AGE[1]));
-    let max_rate = table.optional("max_rate").map(|at| {
-        at.parse("a rate such as 6/min: a number from 1 to 1000, and s, min or h")
-    });
+    let max_rate = table
+        .optional("max_rate")
+        .map(|at| at.parse("a rate such as 6/min: a number from 1 to 1000, and s, min or h"));
     table.done();
     let mut kinds = kinds.into_iter().flatten();
     let by = kinds.next();

@@ -73,8 +73,7 @@ pub(super) fn trust(
     systems: &Systems,
 ) -> BTreeMap<String, Trust> {
     let unsigned = accounts.iter().filter(|(_, a)| a.signature != netatmo::Signature::Require);
-    let mut doubted: Vec<String> =
-        unsigned.map(|(name, _)| format!("netatmo/{name}")).collect();
+    let mut doubted: Vec<String> = unsigned.map(|(name, _)| format!("netatmo/{name}")).collect();
     let mut doubt = |system: &str, name: &str, certificate: &Certificate| {
         if matches!(certificate, Certificate::Insecure) {
             doubted.push(format!("{system}/{name}"));

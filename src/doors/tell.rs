@@ -18,6 +18,9 @@ pub const OPENED_ELSEWHERE: &str = "portero.door.opened_elsewhere";
 /// All events about doors begin like this.
 pub const PREFIX: &str = "portero.door.";
 
+/// Named as the rule in the journal and on the page.
+pub const PRESS_RULE: &str = "door by hand (built in)";
+
 /// A step of an opening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -77,13 +80,7 @@ pub fn step(
 }
 
 /// Somebody presses. `unique` tells one press from the next.
-pub fn pressed(
-    door: &str,
-    by: &By,
-    about: Option<EventId>,
-    unique: &str,
-    now: Timestamp,
-) -> Event {
+pub fn pressed(door: &str, by: &By, about: Option<EventId>, unique: &str, now: Timestamp) -> Event {
     let mut data = Map::new();
     data.insert("door".into(), door.into());
     put_by(&mut data, by);
@@ -96,7 +93,14 @@ pub fn pressed(
 }
 
 /// Somebody pressed in vain.
-pub fn denied(door: &str, by: &By, about: Option<EventId>, why: &str, unique: &str, now: Timestamp) -> Event {
+pub fn denied(
+    door: &str,
+    by: &By,
+    about: Option<EventId>,
+    why: &str,
+    unique: &str,
+    now: Timestamp,
+) -> Event {
     let mut event = pressed(door, by, about, unique, now);
     event.kind = DENIED.into();
     event.id = EventId::derive(["portero", DENIED, unique]);
@@ -146,7 +150,7 @@ pub fn opening(action: &Action) -> Option<&Opening> {
 
 /// Names the action of a press.
 pub fn press_action(event: EventId, door: &str) -> ActionId {
-    ActionId::derive(event, "door by hand (built in)", "do[0]", door)
+    ActionId::derive(event, PRESS_RULE, "do[0]", door)
 }
 
 fn put_by(data: &mut Map<String, Value>, by: &By) {

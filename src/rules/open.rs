@@ -151,7 +151,10 @@ pub(super) fn door<'h>(house: &'h House, at: Cursor<'_>) -> Option<&'h Door> {
     let name = at.loose_text()?;
     let found = house.doors.get(name);
     if name.contains("{{") {
-        at.wrong_help("a template cannot say which door", "write one step for each, behind an `if`");
+        at.wrong_help(
+            "a template cannot say which door",
+            "write one step for each, behind an `if`",
+        );
     } else if found.is_none() {
         let known = || house.doors.all.keys().map(String::as_str);
         let message = format!("no door is called `{name}`");

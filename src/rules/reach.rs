@@ -280,10 +280,9 @@ impl<'r> Reach<'r> {
             }
             Cause::Set(at) => {
                 let Setter { rule, reads, path, .. } = &self.setters[at];
-                let path = path.as_literal().map_or_else(
-                    || format!("{}…", path.beginning()),
-                    str::to_string,
-                );
+                let path = path
+                    .as_literal()
+                    .map_or_else(|| format!("{}…", path.beginning()), str::to_string);
                 format!("{} → the state {path} → `{name}`", before(*rule, *reads))
             }
         }
@@ -339,7 +338,8 @@ impl Sources {
         let own = [("portero".to_string(), "portero.")];
         let systems = house.sources.iter().filter_map(|source| {
             let system = source.split('/').next()?;
-            let begin = types::RESERVED.iter().find(|begin| begin.strip_suffix('.') == Some(system))?;
+            let begin =
+                types::RESERVED.iter().find(|begin| begin.strip_suffix('.') == Some(system))?;
             Some((source.clone(), *begin))
         });
         for (source, begin) in systems.chain(own) {
@@ -354,9 +354,10 @@ impl Sources {
     }
 
     fn least(&self, matchers: &[Matcher]) -> (Trust, Cause) {
-        let heard = self.0.iter().find(|(source, kind, _)| {
-            matchers.iter().any(|matcher| hears(matcher, source, kind))
-        });
+        let heard = self
+            .0
+            .iter()
+            .find(|(source, kind, _)| matchers.iter().any(|matcher| hears(matcher, source, kind)));
         heard.map_or((Trust::Human, Cause::Nothing), |(source, kind, trust)| {
             (*trust, Cause::Heard(source.clone(), kind.clone()))
         })
@@ -367,7 +368,9 @@ fn hears(matcher: &Matcher, source: &str, kind: &str) -> bool {
     let wants = |field: Field, has: &str| {
         let fits = |wanted: &super::pattern::Wanted| match has.strip_suffix('…') {
             // All that begins like this.
-            Some(begin) => wanted.to_string().starts_with(begin) || wanted.accepts(Has::Text(begin)),
+            Some(begin) => {
+                wanted.to_string().starts_with(begin) || wanted.accepts(Has::Text(begin))
+            }
             None => wanted.accepts(Has::Text(has)),
         };
         matcher.wanted(&field).is_none_or(|all| all.iter().any(fits))

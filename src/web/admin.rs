@@ -21,6 +21,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/readyz", web::get().to(readyz))
         .route("/metrics", web::get().to(metrics))
         .route("/control/commands", web::post().to(super::commands::command))
+        .route("/control/doors/{door}/open", web::post().to(super::doors::by_terminal))
         .route("/control/pair", web::post().to(pair))
         .route("/control/phones", web::get().to(list))
         .route("/control/phones", web::post().to(add))

@@ -37,6 +37,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/phones", web::get().to(phones))
         .route("/phones/{id}", web::delete().to(remove))
         .route("/receipt", web::post().to(receipt))
+        .configure(super::doors::routes)
         .default_service(web::to(|| async {
             HttpResponse::NotFound().json(json!({ "error": "no such call" }))
         }));

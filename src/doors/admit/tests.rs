@@ -57,8 +57,7 @@ fn young_plain_news_of_enough_trust_opens() {
 fn whatever_is_marked_or_in_doubt_does_not() {
     let (door, none) = (door(Trust::Fresh), Memory::default());
     for mark in 0..3 {
-        let marks =
-            Marks { caught_up: mark == 0, replayed: mark == 1, test: mark == 2 };
+        let marks = Marks { caught_up: mark == 0, replayed: mark == 1, test: mark == 2 };
         assert_eq!(why(&door, &Opening { marks, ..wish(Trust::Human) }, &at(0), &none), "marked");
     }
     for doubt in [Doubt::Before, Doubt::Jumped] {
