@@ -204,14 +204,20 @@ impl Door {
         }
         let mut certain = true;
         for (name, value) in args.iter().filter(|(name, _)| *name != "bridge") {
-            match arg(name) {
-                Some(given) if plain(&given) != plain(value) => return Some(false),
-                Some(_) => {}
-                None => certain = false,
+            let (given, own) = (arg(name).map(|given| plain(&given)), plain(value));
+            match given {
+                Some(given) if given == own => {}
+                // A name and a number may be the same thing.
+                Some(given) if is_number(&given) == is_number(&own) => return Some(false),
+                Some(_) | None => certain = false,
             }
         }
         certain.then_some(true)
     }
+}
+
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn plain(value: &Value) -> String {

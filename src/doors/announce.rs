@@ -113,7 +113,7 @@ mod tests {
 
     fn event(kind: &str) -> Event {
         let data = json!({ "door": "front", "by": "rule", "rule": "x", "why": "the news is old" });
-        let serde_json::Value::Object(data) = data else { Map::new().into_iter().collect() };
+        let data: Map<String, serde_json::Value> = serde_json::from_value(data).unwrap();
         Event {
             id: EventId([1; 16]),
             source: "portero".into(),

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod doors;
 mod fibaro;
 mod indigo;
 mod vms;
