@@ -24,6 +24,8 @@ use crate::systems::link::{Order, Reply};
 /// A driver that says nothing about an order for so long has lost it. Longer than its own timeouts
 /// for one request, log-in included.
 const REPLY_WITHIN: Duration = Duration::from_secs(30);
+/// How long the driver's answer is still waited for when the door has said itself that it opened.
+const LATE_REPLY_WITHIN: Duration = Duration::from_secs(2);
 /// A relay says that it opened within moments, if it says so at all.
 const READ_BACK_WITHIN: Duration = Duration::from_secs(5);
 /// A door that reports open this long after a command of ours does so because of it.
@@ -252,11 +254,7 @@ impl Shared {
     /// Waits for the answer, then for the door's own word.
     async fn follow(self: Arc<Self>, pulse: Pulse) {
         let Pulse { action, wish, door, reply, mut signal } = pulse;
-        let reply = match tokio::time::timeout(REPLY_WITHIN, reply).await {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(_)) => Reply::Unknown("its driver lost it".into()),
-            Err(_) => Reply::Unknown("its driver says nothing".into()),
-        };
+        let reply = answered(reply, &mut signal).await;
         if let Some(lane) = self.state().lanes.get_mut(&wish.door) {
             lane.memory.ended();
         }
@@ -365,6 +363,29 @@ impl Shared {
 
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+}
+
+/// The driver's word. A door that has said itself that it opened needs none.
+async fn answered(
+    mut reply: oneshot::Receiver<Reply>,
+    signal: &mut watch::Receiver<bool>,
+) -> Reply {
+    let opened = async {
+        if signal.wait_for(|open| *open).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let said = tokio::select! { biased;
+        said = &mut reply => Some(said),
+        () = opened => tokio::time::timeout(LATE_REPLY_WITHIN, reply).await.ok(),
+        () = tokio::time::sleep(REPLY_WITHIN) => return Reply::Unknown("its driver says nothing".into()),
+    };
+    let opened = *signal.borrow();
+    match said {
+        Some(Ok(Reply::Unknown(_)) | Err(_)) | None if opened => Reply::Done(Value::Null),
+        Some(Ok(reply)) => reply,
+        Some(Err(_)) | None => Reply::Unknown("its driver lost it".into()),
     }
 }
 

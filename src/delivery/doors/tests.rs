@@ -160,6 +160,19 @@ async fn a_door_is_told_once_and_confirmed_by_its_own_signal() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_made_up_for_by_the_signal() {
+    for drops in [true, false] {
+        let mut scene = scene(Vec::new());
+        scene.doors.act(&decided(100, vec![action("front", 1)]));
+        let order = scene.driver.recv().await.unwrap();
+        scene.doors.observe(&says_open(start()));
+        let kept = (!drops).then_some(order);
+        assert_eq!(scene.kinds(2).await, ["commanded", "confirmed"]);
+        drop(kept);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_signal_it_is_unconfirmed_and_an_old_signal_is_none() {
     let mut scene = scene(Vec::new());
     scene.doors.act(&decided(100, vec![action("front", 1)]));
