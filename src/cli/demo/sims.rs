@@ -44,7 +44,12 @@ impl Sims {
             vms::sim::LOGIN,
             vms::sim::PASSWORD,
         );
-        [fibaro, indigo, vms].concat()
+        let lobby = self.vms.truth().keys().next().copied().unwrap_or_default();
+        let doors = format!(
+            "[doors.front]\ntitle = \"Front gate\"\nfibaro = {{ relay = 0 }}\n\
+             [doors.lobby]\ntitle = \"Lobby\"\nvms = {{ intercom = {lobby} }}\n"
+        );
+        [fibaro, indigo, vms, doors].concat()
     }
 
     /// Lets things happen, every `pace` or so, until told to stop.

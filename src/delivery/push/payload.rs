@@ -9,7 +9,7 @@ use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 use url::Url;
 
-use crate::action::{ActionId, Message, PhoneId};
+use crate::action::{ActionId, Button, Message, PhoneId};
 use crate::event::{EventId, digest128};
 use crate::secret::Secret;
 
@@ -28,6 +28,9 @@ pub const PAGE_BYTES_MAX: usize = 400;
 pub const IMAGE_BYTES_MAX: usize = 1200;
 /// Longest `Topic` (RFC 8030 section 5.4).
 pub const TOPIC_CHARS_MAX: usize = 32;
+
+/// A longer title of a button is cut; phones show some twenty letters.
+const BUTTON_CHARS_MAX: usize = 40;
 
 /// Shown where a rule's title came out empty: a notification must have one.
 const TITLE_IF_EMPTY: &str = "Portero";
@@ -70,6 +73,7 @@ impl Composer {
         let event = message.url.as_deref().and_then(event_in);
         let title = if message.title.is_empty() { TITLE_IF_EMPTY } else { &message.title };
         let image = message.image.as_deref().filter(|_| form == Form::Full);
+        let buttons = message.buttons.iter().filter(|_| form == Form::Full);
         let payload = Payload {
             web_push: DECLARATIVE,
             notification: Notification {
@@ -78,6 +82,7 @@ impl Composer {
                 navigate: navigate(&self.public_url, message.url.as_deref()),
                 tag: message.tag.as_deref().map(bounded_tag),
                 image: image.filter(|image| is_picture_address(image)).map(str::to_owned),
+                actions: buttons.map(|button| self.button(button)).collect(),
             },
             mutable: true,
             portero: Ours {
@@ -91,6 +96,22 @@ impl Composer {
             Form::Short => payload.fit(SHORT_BYTES_MAX),
         }
     }
+
+    /// A button leads to a page that asks, as declarative push has it.
+    fn button(&self, button: &Button) -> PayloadAction {
+        PayloadAction {
+            action: format!("open:{}", button.open),
+            title: button.title.chars().take(BUTTON_CHARS_MAX).collect(),
+            navigate: navigate(&self.public_url, Some(&button.url)),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct PayloadAction {
+    action: String,
+    title: String,
+    navigate: String,
 }
 
 #[derive(Serialize)]
@@ -112,6 +133,8 @@ struct Notification {
     tag: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     image: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    actions: Vec<PayloadAction>,
 }
 
 /// What our own service worker needs to send a receipt.
