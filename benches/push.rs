@@ -110,6 +110,7 @@ fn world() -> World {
         tag: Some("ring-0123456789".into()),
         urgency: Urgency::High,
         ttl_s: 60,
+        buttons: Vec::new(),
     };
     let now: Timestamp = "2026-11-20T10:00:00Z".parse().unwrap();
     World {

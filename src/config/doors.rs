@@ -155,3 +155,146 @@ pub(super) fn rights(at: Cursor<'_>, doors: &Doors) -> BTreeSet<String> {
     }
     rights
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::node::SourceFile;
+    use crate::systems::{fibaro, netatmo, vms};
+
+    const SYSTEMS: &str = r#"
+[netatmo.home]
+client_id = "c"
+client_secret = "s"
+[fibaro.gate]
+url = "wss://127.0.0.1/wsock"
+user = "u"
+pass = "p"
+[vms.block]
+url = "https://127.0.0.1"
+login = "l"
+password = "p"
+[vms.annex]
+url = "https://127.0.0.2"
+login = "l"
+password = "p"
+"#;
+
+    fn read(doors: &str) -> Result<Doors, String> {
+        let file = SourceFile::new("portero.toml", format!("{doors}{SYSTEMS}"));
+        let parsed = Config::parse(file, Path::new("."), &|_| None);
+        parsed.map(|(config, _)| (*config.house.doors).clone()).map_err(|wrong| wrong.to_string())
+    }
+
+    #[test]
+    fn a_door_of_each_kind_and_who_may_open_it() {
+        let doors = read(
+            r#"[doors.front]
+title = "Front gate"
+fibaro = { relay = 1 }
+requires = "human"
+max_age = "5s"
+max_rate = "30/h"
+[doors.side]
+netatmo = { home = "home", module = "aa:bb", bridge = "cc:dd" }
+requires = "authentic"
+[doors.lobby]
+vms = { site = "block", intercom = 180 }
+[people.ana]
+doors = ["front", "lobby"]
+[people.ben]
+"#,
+        );
+        let doors = doors.unwrap();
+        let front = doors.get("front").unwrap();
+        assert_eq!((front.shown(), front.system()), ("Front gate", "fibaro/gate".to_string()));
+        assert_eq!((front.requires, front.max_age.as_secs()), (Trust::Human, 5));
+        assert_eq!(front.max_rate.to_string(), "30/h");
+        let lobby = doors.get("lobby").unwrap();
+        assert_eq!((lobby.requires, lobby.max_age), (Trust::Fresh, MAX_AGE_DEFAULT));
+        assert!(doors.may("ana", "lobby") && !doors.may("ana", "side"));
+        assert!(!doors.may("ben", "front"));
+        assert_eq!(doors.people_of("front").collect::<Vec<_>>(), ["ana"]);
+    }
+
+    /// What opens a door is a command that its system knows, and that lets somebody in.
+    #[test]
+    fn the_systems_know_the_commands_of_doors() {
+        let openers = [
+            (Opener::Fibaro { intercom: "gate".into(), relay: 1 }, fibaro::COMMANDS),
+            (Opener::Vms { site: "block".into(), intercom: "180".into() }, vms::COMMANDS),
+            (
+                Opener::Netatmo {
+                    home: "home".into(),
+                    module: "aa:bb".into(),
+                    bridge: Some("cc:dd".into()),
+                },
+                netatmo::api::COMMANDS,
+            ),
+        ];
+        for (by, table) in openers.into_iter().filter(|(_, table)| !table.is_empty()) {
+            let door = Door {
+                name: "front".into(),
+                title: None,
+                by,
+                requires: Trust::Fresh,
+                max_age: MAX_AGE_DEFAULT,
+                max_rate: Rate::default(),
+            };
+            let command = door.command(Some(3000), Trust::Fresh);
+            let spec = crate::command::find(table, &command.call).unwrap();
+            assert!(spec.opens, "{}", spec.name);
+            assert_eq!(spec.repeat, command.repeat, "{}", spec.name);
+            spec.check(command.args).unwrap_or_else(|mistake| panic!("{mistake}"));
+        }
+    }
+
+    #[test]
+    fn every_mistake_has_its_place() {
+        let wrong = read(
+            r#"[doors.a]
+fibaro = { intercom = "gat", relay = 0 }
+[doors.b]
+fibaro = { relay = 2 }
+[doors.c]
+vms = { intercom = 180 }
+[doors.d]
+netatmo = { home = "hme", module = "x" }
+requires = "unverified"
+[doors.e]
+fibaro = { relay = 0 }
+vms = { site = "block", intercom = 1 }
+max_age = "2m"
+max_rate = "6/day"
+[doors.f]
+[doors.g]
+fibaro = { relay = 0 }
+[doors.h]
+fibaro = { intercom = "gate", relay = 0 }
+requires = "humna"
+[doors.i]
+fibaro = { intercom = "gate", relay = 0 }
+[people.ana]
+doors = ["gg", "nowhere at all"]
+"#,
+        );
+        insta::assert_snapshot!(wrong.unwrap_err(), @r#"
+        portero.toml:2:23: no fibaro is called `gat` (did you mean `gate`?)
+        portero.toml:4:20: `relay` is 2; it is between 0 and 1
+        portero.toml:6:9: `site` is missing (the config's vms: annex, block)
+        portero.toml:8:20: no netatmo is called `hme` (did you mean `home`?)
+        portero.toml:9:12: a door never opens for what nobody vouches for (the least is `authentic`, and that must be chosen on purpose)
+        portero.toml:11:1: `e` must be opened by exactly one system (one of `fibaro = { intercom, relay }`, `netatmo = { home, module }`, `vms = { intercom }`)
+        portero.toml:13:11: `max_age` is 2m; it is between 1s and 1m
+        portero.toml:14:12: "6/day" is not a rate such as 6/min: a number from 1 to 1000, and s, min or h
+        portero.toml:15:1: `f` must be opened by exactly one system (one of `fibaro = { intercom, relay }`, `netatmo = { home, module }`, `vms = { intercom }`)
+        portero.toml:20:12: `humna` is not one of authentic, fresh, human (did you mean `human`?)
+        portero.toml:22:1: `i` opens the same as `g` (one door has one name, and one set of rules)
+        portero.toml:24:10: no door is called `gg` (did you mean `g`?)
+        portero.toml:24:16: no door is called `nowhere at all` (add [doors.nowhere at all] to the config)
+        "#);
+    }
+}

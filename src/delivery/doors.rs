@@ -257,6 +257,9 @@ impl Shared {
         let reply = answered(reply, &mut signal).await;
         if let Some(lane) = self.state().lanes.get_mut(&wish.door) {
             lane.memory.ended();
+            if matches!(reply, Reply::Refused(_) | Reply::Unsent(_)) {
+                lane.last = None;
+            }
         }
         let (step, outcome) = match reply {
             Reply::Done(_) => (Step::Commanded, Outcome::Done),

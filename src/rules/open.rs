@@ -8,10 +8,11 @@ use std::time::Duration;
 use super::House;
 use super::compile::Push;
 use super::expr::Text;
+use super::memory::Memory;
 use super::scene::Scene;
 use super::steps::later;
 use super::tell::Tell;
-use crate::action::{Action, ActionId, Button, Lane, Task};
+use crate::action::{Action, ActionId, Button, Lane, PhoneId, Task};
 use crate::door::{By, Door, MAX_AGE_DEFAULT, Opening};
 use crate::event::{Event, HOPS_MAX, Trust};
 use crate::node::{Cursor, nearest};
@@ -146,6 +147,19 @@ pub(super) fn planned(push: &Push, house: &House, scene: &Arc<Scene>) -> Vec<But
     push.buttons.iter().map(one).collect()
 }
 
+/// Takes away the buttons of doors that a phone's person may not open: they would lead to a no.
+pub(super) fn keep_permitted(
+    buttons: &mut Vec<Button>,
+    phone: &PhoneId,
+    memory: &Memory,
+    house: &House,
+) {
+    buttons.retain(|button| {
+        let mut people = house.doors.people_of(&button.open);
+        people.any(|person| memory.phones(person).any(|other| other == phone))
+    });
+}
+
 /// The door of this name; a problem if there is none.
 pub(super) fn door<'h>(house: &'h House, at: Cursor<'_>) -> Option<&'h Door> {
     let name = at.loose_text()?;
@@ -180,4 +194,116 @@ pub(super) fn no_way_past(house: &House, tell: &Tell, at: Cursor<'_>) -> Option<
     let message = format!("this opens the door `{}` without asking what it requires", door.name);
     at.wrong_help(message, format!("write `open: {{ door: {} }}`", door.name));
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::*;
+    use crate::door::{Doors, Opener, Rate};
+    use crate::event::{EventId, Marks};
+    use crate::node::SourceFile;
+    use crate::record::{Decided, Position};
+    use crate::rules::RuleSet;
+    use crate::rules::tests::house as bare;
+
+    const RULES: &str = r#"
+rules:
+  - name: bell
+    when: { type: fibaro.button }
+    do:
+      - emit: { type: house.rang }
+      - push: { to: family, title: Bell, buttons: [ { title: Open, open: front } ] }
+  - name: opens
+    when: { type: house.rang }
+    do: [ { open: { door: front, for: 3s } } ]
+"#;
+
+    fn start() -> Timestamp {
+        "2026-11-20T10:00:00Z".parse().unwrap()
+    }
+
+    fn house() -> House {
+        let door = Door {
+            name: "front".into(),
+            title: None,
+            by: Opener::Fibaro { intercom: "gate".into(), relay: 0 },
+            requires: Trust::Fresh,
+            max_age: MAX_AGE_DEFAULT,
+            max_rate: Rate::default(),
+        };
+        let rights = [("ana".to_string(), ["front".to_string()].into())].into();
+        let doors = Arc::new(Doors { all: [("front".to_string(), door)].into(), rights });
+        let sources = ["fibaro/gate".to_string()].into();
+        House { doors, sources, ..bare() }
+    }
+
+    fn ring(time: Option<Timestamp>) -> Event {
+        Event {
+            id: EventId([3; 16]),
+            source: "fibaro/gate".into(),
+            kind: "fibaro.button".into(),
+            subject: None,
+            time,
+            received: start(),
+            trust: Trust::Fresh,
+            marks: Marks::default(),
+            hops: 0,
+            data: Default::default(),
+            raw: Vec::new(),
+        }
+    }
+
+    fn decide(event: &Event, after_s: i64) -> Decided {
+        let file = SourceFile::new("rules/a.yaml", RULES);
+        let rules = RuleSet::load(vec![file], &house()).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let mut memory = Memory::new();
+        memory.set_phone("ana", PhoneId("a".into()));
+        memory.set_phone("ben", PhoneId("b".into()));
+        let now = start() + SignedDuration::from_secs(after_s);
+        rules.decide(&Arc::new(event.clone()), Position(1), &memory, now)
+    }
+
+    fn emitted(decided: &Decided) -> Event {
+        let made = decided.actions.iter().find_map(|action| match &action.task {
+            Task::Emit(event) => Some((**event).clone()),
+            _ => None,
+        });
+        made.unwrap()
+    }
+
+    #[test]
+    fn passing_news_on_makes_it_no_younger() {
+        let hours_ago = start() - SignedDuration::from_hours(2);
+        for (time, since) in [(None, start()), (Some(hours_ago), hours_ago)] {
+            let made = emitted(&decide(&ring(time), 8));
+            assert_eq!(made.received, start() + SignedDuration::from_secs(8));
+            let decided = decide(&made, 9);
+            let Task::Open(wish) = &decided.actions[0].task else { panic!() };
+            assert_eq!((wish.received, wish.time), (since, None));
+            assert_eq!((wish.for_ms, wish.hops, wish.trust), (Some(3000), 1, Trust::Fresh));
+        }
+        // Somebody else's time is no better than its signature.
+        let authentic = Event { trust: Trust::Authentic, ..ring(Some(hours_ago)) };
+        assert_eq!(emitted(&decide(&authentic, 1)).time, Some(start()));
+    }
+
+    #[test]
+    fn a_button_is_for_those_who_may_open() {
+        let decided = decide(&ring(None), 0);
+        let pushed: Vec<(&str, Vec<&str>)> = decided
+            .actions
+            .iter()
+            .filter_map(|action| match &action.task {
+                Task::Push { phone, message } => {
+                    let urls = message.buttons.iter().map(|button| button.url.as_str()).collect();
+                    Some((phone.0.as_str(), urls))
+                }
+                _ => None,
+            })
+            .collect();
+        let url = format!("/#door=front&event={}", EventId([3; 16]));
+        assert_eq!(pushed, [("a", vec![url.as_str()]), ("b", vec![])]);
+    }
 }

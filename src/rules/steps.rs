@@ -106,13 +106,15 @@ impl Planner<'_> {
         let deadline = later(self.scene.now(), push.ttl);
         for phone in self.phones(step, push) {
             let event = self.scene.event().id;
+            let mut message = message.clone();
+            open::keep_permitted(&mut message.buttons, &phone, self.memory, self.house);
             self.plan.actions.push(Action {
                 id: ActionId::derive(event, &self.rule.name, step, &phone.0),
                 rule: self.rule.name.to_string(),
                 step: step.to_string(),
                 deadline,
                 lane: self.rule.lane,
-                task: Task::Push { phone, message: Box::new(message.clone()) },
+                task: Task::Push { phone, message: Box::new(message) },
             });
         }
     }

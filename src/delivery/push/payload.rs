@@ -151,19 +151,22 @@ impl Payload {
     }
 
     /// Shortens the body, then the title, until the JSON fits; the image goes first if it would
-    /// leave the words too little room.
+    /// leave the words too little room, then the buttons.
     fn fit(mut self, limit: usize) -> String {
         let json = self.to_json();
         if json.len() <= limit {
             return json;
         }
         let texts = json_cost(&self.notification.title) + json_cost(&self.notification.body);
-        let mut room = limit.saturating_sub(json.len() - texts);
-        if room < TEXT_BYTES_KEPT.min(texts)
-            && let Some(image) = self.notification.image.take()
-        {
-            room += r#","image":"""#.len() + json_cost(&image);
+        let room = |whole: &Payload| limit.saturating_sub(whole.to_json().len() - texts);
+        let kept = TEXT_BYTES_KEPT.min(texts);
+        if room(&self) < kept {
+            self.notification.image = None;
         }
+        if room(&self) < kept {
+            self.notification.actions.clear();
+        }
+        let room = room(&self);
         let title = cut(&self.notification.title, room);
         // Where even the title is cut, a few letters of body would say nothing.
         let whole = title == self.notification.title;
@@ -295,6 +298,20 @@ mod tests {
         let limit = if form == Form::Full { PAYLOAD_BYTES_MAX } else { SHORT_BYTES_MAX };
         assert!(json.len() <= limit, "{} bytes", json.len());
         serde_json::from_str(&json).unwrap()
+    }
+
+    #[test]
+    fn a_button_leads_to_a_page_of_ours() {
+        let url = format!("/#door=front&event={EVENT}");
+        let button = Button { title: "Open".into(), open: "front".into(), url };
+        let message = Message { title: "Bell".into(), buttons: vec![button], ..Message::default() };
+        let want = serde_json::json!([{
+            "action": "open:front",
+            "title": "Open",
+            "navigate": format!("https://home.example.org/#door=front&event={EVENT}"),
+        }]);
+        assert_eq!(compose(&message, Form::Full)["notification"]["actions"], want);
+        assert_eq!(compose(&message, Form::Short)["notification"].get("actions"), None);
     }
 
     #[test]
@@ -453,8 +470,14 @@ mod tests {
             title in ".{0,2000}", body in "(\\PC|[\\x00-\\x1f\"\\\\ ]){0,3000}",
             url in proptest::option::of(".{0,700}"), tag in proptest::option::of(".{0,300}"),
             image in proptest::option::of("https://.{0,700}"), short: bool,
+            buttons in proptest::collection::vec((".{0,100}", "[a-z]{1,2000}"), 0..3),
         ) {
-            let message = Message { title, body, url, tag, image, ..Message::default() };
+            let button = |(title, open): (String, String)| {
+                let url = format!("/#door={open}&event={EVENT}");
+                Button { title, open, url }
+            };
+            let buttons = buttons.into_iter().map(button).collect();
+            let message = Message { title, body, url, tag, image, buttons, ..Message::default() };
             let form = if short { Form::Short } else { Form::Full };
             let json = compose(&message, form);
             let starts = |shown: &Value, whole: &str| {
