@@ -207,8 +207,8 @@ impl Door {
             let (given, own) = (arg(name).map(|given| plain(&given)), plain(value));
             match given {
                 Some(given) if given == own => {}
-                // A name and a number may be the same thing.
-                Some(given) if is_number(&given) == is_number(&own) => return Some(false),
+                // A name and an id may mean the same thing.
+                Some(given) if is_id(&given) == is_id(&own) => return Some(false),
                 Some(_) | None => certain = false,
             }
         }
@@ -216,8 +216,9 @@ impl Door {
     }
 }
 
-fn is_number(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_digit())
+/// Whether a text is an id, as systems give them, and no name.
+fn is_id(text: &str) -> bool {
+    text.contains(':') || text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn plain(value: &Value) -> String {

@@ -215,7 +215,7 @@ fn the_documented_rules_load() {
     let read = |path| std::fs::read_to_string(path).unwrap();
     let text = read("docs/rules.md") + &read("README.md");
     let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let begin = "rules:\n  - name: x\n    when: { type: netatmo.ring }\n";
+    let begin = "rules:\n  - name: x\n    when: { type: fibaro.button }\n";
     let whole = |block: &str| {
         let inner: String = block.lines().map(|line| format!("    {line}\n")).collect();
         match block.split(':').next() {

@@ -6,10 +6,11 @@ mod api;
 pub mod doors;
 pub mod commands;
 pub mod hooks;
-mod tickets;
+pub mod oauth;
 mod pair;
 mod session;
 mod stream;
+mod tickets;
 pub mod timeline;
 mod ui;
 
@@ -37,6 +38,7 @@ use crate::router::{Message, View};
 use crate::secret::Secret;
 
 use hooks::NetatmoHook;
+use oauth::Consents;
 use tickets::Tickets;
 use timeline::Timeline;
 
@@ -85,6 +87,8 @@ pub struct Face {
     pub rules: watch::Receiver<RulesStatus>,
     /// Configured Netatmo webhooks by name.
     pub hooks: HashMap<String, Arc<NetatmoHook>>,
+    /// Where people let Portero in at Netatmo, by account.
+    pub oauth: HashMap<String, Arc<Consents>>,
     /// Our VAPID public key, base64url.
     pub vapid: String,
     /// Signs and checks delivery receipts.
@@ -184,6 +188,7 @@ pub fn serve(
             .app_data(face.clone())
             .app_data(web::JsonConfig::default().limit(JSON_BYTES_MAX).error_handler(bad_json))
             .configure(|app| hooks::routes(&face.hooks, app))
+            .configure(oauth::routes)
             .app_data(web::QueryConfig::default().error_handler(bad_query))
             .service(web::scope("/api").wrap(private()).configure(api::routes))
             .service(
