@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::AlertId;
 use crate::command::Command;
+use crate::door::Opening;
 use crate::event::{Event, EventId, digest128, hex_id};
 
 /// 128 bits that name one action: derived from (event, rule, step, target), so that a repeat is
@@ -69,6 +70,8 @@ pub enum Task {
     Emit(Box<Event>),
     /// Tell a system to do something.
     Command(Box<Command>),
+    /// Open a door: at most once, never late.
+    Open(Box<Opening>),
 }
 
 /// A notification, its texts already rendered.
@@ -96,6 +99,20 @@ pub struct Message {
     pub urgency: Urgency,
     /// How long the push service may hold it, in seconds (RFC 8030 section 5.2).
     pub ttl_s: u32,
+    /// Buttons below it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub buttons: Vec<Button>,
+}
+
+/// A button of a notification. It leads to a page that asks, and does nothing by itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Button {
+    /// What stands on it.
+    pub title: String,
+    /// The door that the page is about.
+    pub open: String,
+    /// Where it leads, within the page.
+    pub url: String,
 }
 
 /// Urgency of a push message (RFC 8030 section 5.3); ordered, least first.

@@ -31,6 +31,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::delivery;
 use crate::delivery::commands::{self, Commands};
+use crate::delivery::doors::{self, Doors};
 use crate::delivery::push::client::{self, PushClient};
 use crate::delivery::push::endpoint::Policy;
 use crate::delivery::push::payload::Composer;
@@ -152,6 +153,8 @@ impl App {
             intake: core.intake.clone(),
             journal: core.journal.clone(),
             commands: core.commands.clone(),
+            doors: core.doors.clone(),
+            tickets: Default::default(),
             sources: config.systems.sources(),
             router: core.router.clone(),
             view: core.view.clone(),
@@ -200,6 +203,7 @@ struct Core {
     timeline: Arc<Timeline>,
     delivery: delivery::Handle,
     commands: Commands,
+    doors: Doors,
     drivers: Running,
     router: mpsc::Sender<Message>,
     view: watch::Receiver<Arc<View>>,
@@ -234,6 +238,8 @@ impl Core {
         let watch = systems::silence(config, &ledger, &heard.collect::<Vec<_>>());
         tokio::spawn(show_batches(timeline.clone(), journal.subscribe()));
         let held = held(&ledger, &undecided);
+        // Before anything settles what is owed: the router must hear of that, too.
+        let entries = journal.subscribe();
         let delivery = start_delivery(config, keys, &ledger, &held, &journal, clock)?;
         let drivers = Drivers::new(config, clouds);
         let settle = journal.clone();
@@ -251,17 +257,27 @@ impl Core {
                 commands.withdraw(id, &why);
             }
         }
+        let tell = intake.clone();
+        let doors = Doors::start(doors::Setup {
+            doors: config.house.doors.clone(),
+            drivers: drivers.orders(),
+            owed: ledger.owed.values().cloned().collect(),
+            since: applied,
+            clock: clock.clone(),
+            report: Box::new(move |event, settled| tell.conclude(event, settled)),
+        });
         let mut drivers = drivers.start(&config.store.path, &ledger, &intake)?;
         drivers.spawn(|stopping| silence::watch(intake.clone(), watch, stopping));
         let (show, view) = watch::channel(Arc::new(View::default()));
         let (router, messages) = mpsc::channel(MESSAGES_MAX);
-        let inbox = Inbox { entries: journal.subscribe(), direct, messages };
+        let inbox = Inbox { entries, direct, messages };
         let task = Router {
             ledger,
             rules,
             journal: journal.clone(),
             delivery: delivery.clone(),
             commands: commands.clone(),
+            doors: doors.clone(),
             intake: intake.clone(),
             clock: clock.clone(),
             view: show,
@@ -274,6 +290,7 @@ impl Core {
             timeline,
             delivery,
             commands,
+            doors,
             drivers,
             router,
             view,
@@ -285,7 +302,7 @@ impl Core {
 
     /// Ends all parts in the order of an event's way; how many actions are still owed.
     async fn stop(self) -> usize {
-        self.commands.close(DELIVERY_GRACE).await;
+        tokio::join!(self.commands.close(DELIVERY_GRACE), self.doors.close(DELIVERY_GRACE));
         self.drivers.stop().await;
         // Whatever was submitted is durable and on its way to the router before it drains.
         if let Err(error) = self.journal.barrier().await {

@@ -7,6 +7,8 @@ use serde_json::Value;
 
 use crate::action::{Action, ActionId, Lane, Message, PhoneId, Task, Urgency};
 use crate::command::Command;
+use crate::door::{MAX_AGE, Opening};
+use crate::doors::tell;
 use crate::event::{Event, EventId};
 use crate::record::{Decided, Looked, Position, Verdict};
 use crate::timer::{End, Ended, GONE_EVENT};
@@ -41,6 +43,7 @@ pub fn decide(event: &Arc<Event>, seen: Position, now: Timestamp) -> Option<Deci
         TEST_EVENT => test(event, now)?,
         COMMAND_EVENT => command(event)?,
         GONE_EVENT if event.source == "portero" => return Some(gone(event, seen, now)),
+        tell::PRESSED => press(event)?,
         _ => return None,
     };
     let looked = Looked {
@@ -94,6 +97,33 @@ fn test(event: &Event, now: Timestamp) -> Option<Action> {
         lane: Lane::Normal,
         alert: None,
         task: Task::Push { phone, message: Box::new(message) },
+    })
+}
+
+/// Somebody pressed; the right to do so was checked before the event was made, and the door itself
+/// looks once more.
+fn press(event: &Event) -> Option<Action> {
+    let door = event.subject.clone().filter(|_| event.source == "portero")?;
+    let seen = event.data.get("event").and_then(|id| id.as_str()?.parse().ok());
+    let opening = Opening {
+        door: door.clone(),
+        for_ms: None,
+        trust: event.trust,
+        marks: event.marks,
+        received: event.received,
+        time: None,
+        by: tell::by_of(event)?,
+        event: seen,
+        hops: event.hops,
+    };
+    Some(Action {
+        id: tell::press_action(event.id, &door),
+        rule: tell::PRESS_RULE.into(),
+        step: STEP.into(),
+        deadline: event.received + MAX_AGE[1],
+        lane: Lane::Alarm,
+        alert: None,
+        task: Task::Open(Box::new(opening)),
     })
 }
 

@@ -2,11 +2,13 @@
 //! starts. Relative paths are relative to the config file. It opens nothing but the files that
 //! hold secrets.
 
+mod doors;
 mod systems;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -15,6 +17,7 @@ use url::Url;
 pub use systems::Systems;
 
 use crate::delivery::push::vapid::Contact;
+use crate::door::Doors;
 use crate::journal;
 use crate::node::{Cursor, Given, Problem, Problems, Reader, SourceFile, Table};
 use crate::rules::{House, System};
@@ -157,7 +160,8 @@ impl Decoder<'_> {
         let rules = self.rules(root.optional("rules").and_then(Cursor::table));
         let netatmo = self.netatmo(root.optional("netatmo"), &server.public_url);
         let systems = self.systems(&mut root, &netatmo);
-        let people = people(root.optional("people"));
+        let mut doors = doors::doors(root.optional("doors"), &systems);
+        let people = people(root.optional("people"), &mut doors);
         let groups = groups(root.optional("groups"), &people);
         let time_zone = time_zone(root.optional("house").and_then(Cursor::table));
         let log = log(root.optional("log").and_then(Cursor::table));
@@ -165,7 +169,9 @@ impl Decoder<'_> {
         let webhooks = netatmo.keys().map(|name| format!("netatmo/{name}"));
         let sources = webhooks.chain(systems.sources().into_keys()).collect();
         let commanded = System::group(systems.sources());
-        let house = House { people, groups, sources, systems: commanded, time_zone };
+        let trust = systems::trust(&netatmo, &systems);
+        let doors = Arc::new(doors);
+        let house = House { people, groups, sources, systems: commanded, doors, trust, time_zone };
         let missing = std::mem::take(&mut self.missing);
         Config { server, store, push, rules, netatmo, systems, house, log, missing }
     }
@@ -356,13 +362,16 @@ fn push(table: Option<Table<'_>>, public_url: &Url) -> Push {
     Push { contact: given.unwrap_or(contact), allow_insecure_endpoints: insecure.unwrap_or(false) }
 }
 
-fn people(at: Option<Cursor<'_>>) -> BTreeSet<String> {
+fn people(at: Option<Cursor<'_>>, doors: &mut Doors) -> BTreeSet<String> {
     let mut people = BTreeSet::new();
     for (key, at) in at.and_then(Cursor::named).unwrap_or_default() {
         if !is_name(&key.name) {
             at.reader().wrong(key.range.clone(), NAME_RULE);
         }
-        if let Some(table) = at.table() {
+        if let Some(mut table) = at.table() {
+            if let Some(at) = table.optional("doors") {
+                doors.rights.insert(key.name.clone(), doors::rights(at, doors));
+            }
             table.done();
         }
         people.insert(key.name.clone());

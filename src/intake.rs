@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::event::{Event, EventId, Heard, Marks, Trust};
 use crate::index::Index;
 use crate::journal::{AppendError, Journal};
-use crate::record::{Body, BodyRead, Known, Quarantined, Record};
+use crate::record::{Body, BodyRead, Known, Quarantined, Record, Settled};
 
 /// Events accepted but not yet decided, at most. Above it new ones wait at the door: a flood slows
 /// its sender down instead of filling the memory. About 64 MB of ordinary events.
@@ -163,6 +163,25 @@ impl Intake {
                 Taken { new: 0, duplicates, unjournaled }
             }
         }
+    }
+
+    /// Takes in an event of Portero's own that tells how an action ended, together with that end:
+    /// after a crash either both are known, or the action is still owed. In the order of the calls;
+    /// nobody waits for it. An event that was told before is not told again.
+    pub fn conclude(&self, event: Event, settled: Option<Settled>) {
+        let heard = Heard::from(event);
+        let event = self.claim(&heard).then(|| Arc::new(heard.event));
+        let seen = event.iter().cloned().map(Record::Seen);
+        let records: Vec<Record> = seen.chain(settled.map(Record::Settled)).collect();
+        self.accepted(usize::from(event.is_some()));
+        let written = self.0.journal.submit(records);
+        let intake = self.clone();
+        tokio::spawn(async move {
+            if let (Err(error), Some(event)) = (written.await, event) {
+                tracing::error!(%error, kind = event.kind, "an event goes on from memory");
+                intake.go_direct(vec![event]).await;
+            }
+        });
     }
 
     /// A source gave a sign of life: an event, an answered question.

@@ -16,12 +16,14 @@ pub mod clock;
 pub mod secret;
 pub mod node;
 pub mod command;
+pub mod door;
 
 // Pure: what is true, and what follows from an event.
 pub mod rules;
 pub mod ledger;
 pub mod phones;
 pub mod builtin;
+pub mod doors;
 
 // Durable: what must not be forgotten, and the way in.
 pub mod files;

@@ -15,6 +15,8 @@ use crate::builtin;
 use crate::clock::Clock;
 use crate::delivery;
 use crate::delivery::commands::Commands;
+use crate::delivery::doors::Doors;
+use crate::doors;
 use crate::event::Event;
 use crate::event::Heard;
 use crate::intake::{Direct, Intake};
@@ -89,6 +91,8 @@ pub struct Router {
     pub delivery: delivery::Handle,
     /// Where commands to systems go.
     pub commands: Commands,
+    /// Where openings go.
+    pub doors: Doors,
     /// Where events that never reached the journal's index are counted off.
     pub intake: Intake,
     /// Stamps decisions.
@@ -150,6 +154,7 @@ impl Router {
         let mut seen = 0;
         let mut changed = false;
         for entry in batch {
+            self.doors.observe(&entry.record);
             match &entry.record {
                 Record::Seen(event) => {
                     seen += 1;
@@ -212,10 +217,13 @@ impl Router {
 
     fn ask_rules(&self, position: Position, event: &Arc<Event>) -> Decided {
         let now = self.clock.now();
-        match builtin::decide(event, position, now) {
-            Some(decided) => decided,
-            None => self.rules.decide(event, position, &self.ledger.memory, now),
+        if let Some(decided) = builtin::decide(event, position, now) {
+            return decided;
         }
+        let (memory, house) = (&self.ledger.memory, self.rules.house());
+        let mut decided = self.rules.decide(event, position, memory, now);
+        doors::announce(event, &mut decided, &house.doors, memory, now);
+        decided
     }
 
     /// Waits of rules that are no more, or say something else now, end; and that is said.
@@ -254,13 +262,14 @@ impl Router {
                 continue; // Nothing to act upon, whether it is durable or not.
             }
             let (delivery, intake) = (self.delivery.clone(), self.intake.clone());
-            let commands = self.commands.clone();
+            let (commands, doors) = (self.commands.clone(), self.doors.clone());
             tokio::spawn(async move {
                 if let Err(error) = written.await {
                     tracing::error!(%error, "decisions are not durable; acting from memory");
                     for decided in &decisions {
                         delivery.act(pushes(decided));
                         commands.act_unjournaled(orders(decided));
+                        doors.act_unjournaled(decided);
                     }
                     let emitted: Vec<Heard> = decisions.iter().flat_map(|d| emits(d)).collect();
                     // They were counted, but no batch will bring them; taking counts them anew.
@@ -277,6 +286,7 @@ impl Router {
     fn act(&self, decided: &Decided) {
         self.withdraw(decided);
         if !decided.actions.is_empty() {
+            self.doors.act(decided);
             self.delivery.act(pushes(decided));
             self.commands.act(orders(decided));
         }
@@ -332,6 +342,7 @@ impl Router {
         }
         self.delivery.act(pushes(&decided));
         self.commands.act_unjournaled(orders(&decided));
+        self.doors.act_unjournaled(&decided);
     }
 
     /// Answers one message; a wish to drain is handed back.
@@ -444,7 +455,7 @@ fn orders(decided: &Decided) -> Vec<Action> {
 fn emits(decided: &Decided) -> impl Iterator<Item = Heard> {
     decided.actions.iter().filter_map(|action| match &action.task {
         Task::Emit(event) => Some(Heard::from((**event).clone())),
-        Task::Push { .. } | Task::Command(_) => None,
+        Task::Push { .. } | Task::Command(_) | Task::Open(_) => None,
     })
 }
 

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use portero::command::{Arg, Kind, Repeat, Spec};
+use portero::door::{self, Door, Doors, Opener};
 use portero::event::{Event, Trust};
 use portero::node::SourceFile;
 use portero::rules::{House, RuleSet, System, selftest, types};
@@ -62,8 +64,29 @@ fn house() -> House {
             ("fibaro/gate".to_string(), &FIBARO),
             ("fibaro/garage".to_string(), &FIBARO),
         ]),
+        doors: Arc::new(doors()),
+        trust: Default::default(),
         time_zone: TimeZone::get("Europe/Paris").unwrap(),
     }
+}
+
+/// A gate by its relay, a lock that takes a signature for enough, and a door for people only.
+fn doors() -> Doors {
+    let door = |name: &str, by, requires| {
+        let (max_age, max_rate) = (door::MAX_AGE_DEFAULT, Default::default());
+        let door = Door { name: name.into(), title: None, by, requires, max_age, max_rate };
+        (name.to_string(), door)
+    };
+    let relay = Opener::Fibaro { intercom: "garage".into(), relay: 1 };
+    let lock = Opener::Netatmo { home: "home".into(), module: "lock".into(), bridge: None };
+    let lobby = Opener::Vms { site: "block".into(), intercom: "Vault".into() };
+    let all = [
+        door("front", relay, Trust::Fresh),
+        door("side", lock, Trust::Authentic),
+        door("vault", lobby, Trust::Human),
+    ];
+    let rights = [("ana".to_string(), ["front".to_string()].into())];
+    Doors { all: all.into(), rights: rights.into() }
 }
 
 fn files(folder: &str) -> Vec<PathBuf> {
@@ -192,7 +215,7 @@ fn the_documented_rules_load() {
     let read = |path| std::fs::read_to_string(path).unwrap();
     let text = read("docs/rules.md") + &read("README.md");
     let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let begin = "rules:\n  - name: x\n    when: { type: netatmo.ring }\n";
+    let begin = "rules:\n  - name: x\n    when: { type: fibaro.button }\n";
     let whole = |block: &str| {
         let inner: String = block.lines().map(|line| format!("    {line}\n")).collect();
         match block.split(':').next() {
@@ -205,7 +228,7 @@ fn the_documented_rules_load() {
         }
     };
     let files: Vec<String> = blocks.filter_map(whole).collect();
-    assert_eq!(files.len(), 7);
+    assert_eq!(files.len(), 8);
     for file in files {
         let loaded = RuleSet::load(vec![SourceFile::new("an example", file)], &house);
         loaded.unwrap_or_else(|wrong| panic!("{}", wrong.render()));

@@ -10,9 +10,12 @@ use std::path::{Path, PathBuf};
 const BLOCKS: [(&str, &[&str]); 9] = [
     (
         "words",
-        &["event", "alert", "action", "timer", "record", "clock", "secret", "node", "command"],
+        &[
+            "event", "alert", "action", "timer", "record", "clock", "secret", "node", "command",
+            "door",
+        ],
     ),
-    ("pure", &["rules", "ledger", "phones", "builtin"]),
+    ("pure", &["rules", "ledger", "phones", "builtin", "doors"]),
     ("durable", &["files", "disk", "journal", "index", "intake", "silence"]),
     ("systems", &["systems"]),
     ("delivery", &["delivery"]),

@@ -118,7 +118,7 @@ fn config(
          [store]\npath = \"data\"\n[rules]\npath = {:?}\n\
          [push]\nallow_insecure_endpoints = true\n\
          [netatmo.home]\nclient_secret = \"{}\"\n{}{}\
-         [people.ana]\n[people.ben]\n[groups]\nfamily = [\"ana\", \"ben\"]\n",
+         [people.ana]\ndoors = [\"front\", \"lobby\"]\n[people.ben]\n[groups]\nfamily = [\"ana\", \"ben\"]\n",
         args.listen,
         args.admin,
         rules,

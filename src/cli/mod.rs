@@ -11,6 +11,7 @@ mod explain;
 mod health;
 mod init;
 mod offline;
+mod open;
 mod phone;
 mod run;
 mod state;
@@ -71,6 +72,8 @@ enum Command {
     Ack(alerts::AckArgs),
     /// Add, list or remove phones
     Phone(phone::PhoneArgs),
+    /// Open a door, or list the doors
+    Open(open::OpenArgs),
     /// Tell a FIBARO Intercom something, or list what it can be told
     Fibaro(command::CommandArgs),
     /// Tell an Indigo server something, or list what it can be told
@@ -103,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Alerts(args) => alerts::alerts(&args),
         Command::Ack(args) => alerts::ack(&args),
         Command::Phone(args) => phone::phone(&args),
+        Command::Open(args) => open::open(&args),
         Command::Fibaro(args) => command::command("fibaro", &args),
         Command::Indigo(args) => command::command("indigo", &args),
         Command::Emm(args) => command::command("emm", &args),

@@ -9,6 +9,7 @@ use url::Url;
 
 use super::{Decoder, NAME_RULE, is_name};
 use crate::command::Spec;
+use crate::event::Trust;
 use crate::node::{Cursor, Table, nearest};
 use crate::secret::Secret;
 use crate::systems::indigo::Feed;
@@ -63,6 +64,26 @@ impl Systems {
         sources.extend(all("vms", &self.vms, vms::COMMANDS));
         sources.into_iter().collect()
     }
+}
+
+/// How far live events of each source can be vouched for, where the config makes it less than its
+/// kind of system promises.
+pub(super) fn trust(
+    accounts: &BTreeMap<String, netatmo::Config>,
+    systems: &Systems,
+) -> BTreeMap<String, Trust> {
+    let unsigned = accounts.iter().filter(|(_, a)| a.signature != netatmo::Signature::Require);
+    let mut doubted: Vec<String> = unsigned.map(|(name, _)| format!("netatmo/{name}")).collect();
+    let mut doubt = |system: &str, name: &str, certificate: &Certificate| {
+        if matches!(certificate, Certificate::Insecure) {
+            doubted.push(format!("{system}/{name}"));
+        }
+    };
+    systems.fibaro.iter().for_each(|(name, one)| doubt("fibaro", name, &one.certificate));
+    systems.indigo.iter().for_each(|(name, one)| doubt("indigo", name, &one.certificate));
+    systems.emm.iter().for_each(|(name, one)| doubt("emm", name, &one.certificate));
+    systems.vms.iter().for_each(|(name, one)| doubt("vms", name, &one.certificate));
+    doubted.into_iter().map(|source| (source, Trust::Unverified)).collect()
 }
 
 // === impl Decoder ===

@@ -91,7 +91,7 @@ impl Commands {
                     owed_by_source.entry(command.to.clone()).or_default().push(action);
                 }
                 Task::Command(_) => commands.no_such_system(&action),
-                Task::Push { .. } | Task::Emit(_) => {}
+                Task::Push { .. } | Task::Emit(_) | Task::Open(_) => {}
             }
         }
         for (source, driver, inbox) in inboxes {

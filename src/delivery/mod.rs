@@ -5,6 +5,7 @@
 //!   a stop is handed in again as [`Setup::owed`] after the restart (at least once, until its
 //!   deadline).
 //! * Commands to systems ([`commands`]) have a lane for each system, by the rules of [`orders`].
+//! * Doors ([`doors`]) open at once or not at all, past every lane.
 //! * The journal is not touched from here: outcomes go out through [`Setup::settle`].
 //! * An idle lane costs its subscription and nothing else; there is one task for all lanes, and
 //!   one for each attempt on its way.
@@ -15,6 +16,7 @@ pub mod lane;
 pub mod desk;
 pub mod orders;
 pub mod commands;
+pub mod doors;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

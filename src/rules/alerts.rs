@@ -139,7 +139,7 @@ impl Alerts {
         let (to, tag) = match &action.task {
             Task::Push { phone, message } => (phone.to_string(), message.tag.clone()),
             Task::Command(command) => (command.to.clone(), None),
-            Task::Emit(_) => return,
+            Task::Emit(_) | Task::Open(_) => return,
         };
         let told = Told { to, step: action.step.clone(), tag, state: Reached::Sent, at };
         alert.told.entry(action.id).or_insert(told);

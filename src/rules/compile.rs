@@ -11,8 +11,9 @@ use serde_json::Value as Json;
 use super::House;
 use super::expr::{Condition, Text};
 use super::ladder::{self, Ladder};
+use super::open::{self, Open, PushButton};
 use super::pattern::Matcher;
-use super::tell::{Tell, WORDS};
+use super::tell::{Tell, WORDS, Word};
 use super::types;
 use super::wait::{For, Mode, Span, Wait};
 use crate::action::{Lane, Urgency};
@@ -27,7 +28,7 @@ const TTL_MAX: Duration = Duration::from_secs(28 * 86_400);
 const STEPS_MAX: usize = 100;
 
 /// Steps that the language has and this version has not, and keys that begin no step.
-const LATER: [&str; 2] = ["open", "webhook"];
+const LATER: [&str; 1] = ["webhook"];
 
 /// A rule, ready to decide.
 #[derive(Debug)]
@@ -70,6 +71,7 @@ pub(super) enum Act {
     Tell(Box<Tell>),
     Wait(Box<Wait>),
     Escalate(Box<Ladder>),
+    Open(Box<Open>),
     If { condition: Condition, then: Vec<Step>, otherwise: Vec<Step> },
     Stop,
 }
@@ -84,6 +86,7 @@ pub(super) struct Push {
     pub tag: Option<Text>,
     pub urgency: Urgency,
     pub ttl: Duration,
+    pub buttons: Vec<PushButton>,
 }
 
 /// Whom a push is for.
@@ -155,10 +158,12 @@ pub(super) fn act(
     let push = table.optional("push").map(|at| push(scope, at).map(Box::new).map(Act::Push));
     let set = table.optional("set").map(|at| set(at).map(Act::Set));
     let emit = table.optional("emit").map(|at| emit(at).map(Box::new).map(Act::Emit));
+    let open = table.optional("open");
+    let open = open.map(|at| Open::compile(scope.house, at).map(Box::new).map(Act::Open));
     let told: Vec<Option<Act>> = WORDS
         .iter()
         .filter_map(|word| Some((word, table.optional(word.system)?)))
-        .map(|(word, at)| Tell::compile(scope.house, word, at).map(Box::new).map(Act::Tell))
+        .map(|(word, at)| tell(scope, word, at))
         .collect();
     let wait = table.optional("wait").map(|at| wait(scope, at).map(Box::new).map(Act::Wait));
     let ladder = table.optional("escalate");
@@ -167,7 +172,7 @@ pub(super) fn act(
     let choice = choice(scope, at, &mut table, path);
     let none = table.len() == taken;
     table.done_with(step_advice);
-    let one = [push, set, emit, wait, ladder, stop, choice].into_iter().flatten();
+    let one = [push, set, emit, open, wait, ladder, stop, choice].into_iter().flatten();
     let mut acts = one.chain(told);
     let act = acts.next();
     if acts.next().is_some() {
@@ -208,6 +213,12 @@ fn choice(
             Some(None)
         }
     }
+}
+
+fn tell(scope: &Scope<'_>, word: &'static Word, at: Cursor<'_>) -> Option<Act> {
+    let tell = Tell::compile(scope.house, word, at)?;
+    open::no_way_past(scope.house, &tell, at)?;
+    Some(Act::Tell(Box::new(tell)))
 }
 
 fn step_advice(key: &str) -> Option<String> {
@@ -255,9 +266,9 @@ fn push(scope: &Scope<'_>, at: Cursor<'_>) -> Option<Push> {
         at.one_of(&words.map(|urgency| (urgency.as_str(), urgency)))
     });
     let ttl = table.optional("ttl").map(|at| at.duration(Duration::from_secs(1), TTL_MAX));
+    let buttons = table.optional("buttons").map(|at| open::buttons(scope.house, at));
     table.done_with(|key| {
-        let later = matches!(key, "buttons" | "actions");
-        later.then(|| "this version of Portero does not have buttons yet".to_string())
+        (key == "actions").then(|| "write `buttons: [ { title: Open, open: front } ]`".to_string())
     });
     let sound = |given: Option<Option<Text>>| match given {
         None => Some(None),
@@ -272,6 +283,7 @@ fn push(scope: &Scope<'_>, at: Cursor<'_>) -> Option<Push> {
         tag: sound(tag)?,
         urgency: urgency.unwrap_or(Some(Urgency::Normal))?,
         ttl: ttl.unwrap_or(Some(TTL_DEFAULT))?,
+        buttons: buttons.unwrap_or(Some(Vec::new()))?,
     })
 }
 

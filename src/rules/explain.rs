@@ -105,6 +105,10 @@ fn action_line(action: &Action, now: Timestamp, zone: &TimeZone) -> String {
             let until = clock(action.deadline, now, zone);
             format!("{step}: tells {} to {} {args} (until {until})", command.to, command.call)
         }
+        Task::Open(wish) => {
+            let until = clock(action.deadline, now, zone);
+            format!("{step}: opens {} for {} news (until {until})", wish.door, wish.trust)
+        }
         Task::Emit(event) => {
             let data = serde_json::Value::Object(event.data.clone());
             format!("{step}: emits {} {data}", event.kind)

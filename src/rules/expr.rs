@@ -12,7 +12,7 @@ use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Expression, Value};
 use serde_json::Value as Json;
 
-use super::names::{self, Fact, Seen};
+use super::names::{self, Fact, Read, Seen};
 use super::quick::Quick;
 use super::scene::{CONDITIONS, Scene, TEXTS};
 use crate::node::{Cursor, SourceFile};
@@ -48,6 +48,7 @@ impl fmt::Display for Place {
 #[derive(Debug)]
 pub(super) struct Condition {
     parts: Vec<Part>,
+    reads: Box<[Read]>,
 }
 
 #[derive(Debug)]
@@ -109,7 +110,13 @@ impl Condition {
             .into_iter()
             .map(|range| Part::compile(at, source, range, shift))
             .collect();
-        parts.filter(|_| sound).map(|parts| Condition { parts })
+        let reads = seen.reads.into();
+        parts.filter(|_| sound).map(|parts| Condition { parts, reads })
+    }
+
+    /// The states it may read.
+    pub fn reads(&self) -> &[Read] {
+        &self.reads
     }
 
     /// Whether it holds; if not, the first part that does not and the values in it.
@@ -284,6 +291,7 @@ fn trimmed(source: &str, range: Range<usize>) -> Range<usize> {
 #[derive(Debug)]
 pub(super) struct Text {
     form: Form,
+    reads: Box<[Read]>,
 }
 
 #[derive(Debug)]
@@ -313,7 +321,7 @@ enum Piece {
 impl Text {
     /// A fixed text.
     pub fn literal(text: &str) -> Text {
-        Text { form: Form::Literal(text.into()) }
+        Text { form: Form::Literal(text.into()), reads: Box::default() }
     }
 
     /// Compiles a template; problems are noted where they stand.
@@ -344,7 +352,12 @@ impl Text {
                 Form::Template(source.into(), place)
             }
         };
-        Some(Text { form })
+        Some(Text { form, reads: seen.reads.into() })
+    }
+
+    /// The states it may read.
+    pub fn reads(&self) -> &[Read] {
+        &self.reads
     }
 
     /// The text, if it holds no expression.

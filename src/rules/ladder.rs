@@ -82,7 +82,8 @@ fn rung(scope: &Scope<'_>, at: Cursor<'_>, path: &str) -> Option<Rung> {
     let not_shown = table.optional("not_shown").map(|at| at.duration(EVERY_MIN, AFTER_MAX));
     let repeat = table.optional("repeat").map(repeat);
     let act = act(scope, at, table, path);
-    if let Some(Act::Wait(_) | Act::Escalate(_) | Act::Stop | Act::If { .. }) = &act {
+    if let Some(Act::Wait(_) | Act::Escalate(_) | Act::Open(_) | Act::Stop | Act::If { .. }) = &act
+    {
         at.wrong("an escalation's step tells somebody something: `push`, `emm`, …");
         return None;
     }

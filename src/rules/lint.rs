@@ -84,7 +84,7 @@ fn at_once(steps: &[Step]) -> impl Iterator<Item = &Step> {
 
 /// How surely one thing follows from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Sure {
+pub(super) enum Sure {
     No,
     Perhaps,
     Yes,
@@ -168,19 +168,19 @@ fn collect<'r>(rule: usize, steps: &'r [Step], sure: Sure, made: &mut Vec<Made<'
                     collect(rule, std::slice::from_ref(&rung.step), Sure::Perhaps, made);
                 }
             }
-            Act::Push(_) | Act::Set(_) | Act::Tell(_) | Act::Wait(_) => {}
+            Act::Push(_) | Act::Set(_) | Act::Tell(_) | Act::Wait(_) | Act::Open(_) => {}
         }
     }
 }
 
 /// Rules by the exact types they wait for, so that ten thousand emitting rules are no square.
-struct ByType<'r> {
+pub(super) struct ByType<'r> {
     exact: HashMap<&'r str, Vec<usize>>,
     open: Vec<usize>,
 }
 
 impl<'r> ByType<'r> {
-    fn new(rules: &'r [Rule]) -> ByType<'r> {
+    pub fn new(rules: &'r [Rule]) -> ByType<'r> {
         let mut by_type = ByType { exact: HashMap::new(), open: Vec::new() };
         for (i, rule) in rules.iter().enumerate() {
             for matcher in &rule.matchers {
@@ -201,7 +201,7 @@ impl<'r> ByType<'r> {
         by_type
     }
 
-    fn candidates(&self, kind: &str) -> impl Iterator<Item = usize> {
+    pub fn candidates(&self, kind: &str) -> impl Iterator<Item = usize> {
         let mut all: Vec<usize> = self.exact.get(kind).into_iter().flatten().copied().collect();
         all.extend(&self.open);
         all.sort_unstable();
@@ -211,7 +211,7 @@ impl<'r> ByType<'r> {
 }
 
 /// Whether an emitted event is one that a matcher accepts.
-fn fits(matcher: &Matcher, emit: &Emit) -> Sure {
+pub(super) fn fits(matcher: &Matcher, emit: &Emit) -> Sure {
     let one = |(field, wanted): &(Field, Vec<Wanted>)| {
         let accepts = |has: Has<'_>| {
             let any = wanted.iter().any(|wanted| wanted.accepts(has));

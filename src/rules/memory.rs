@@ -168,7 +168,7 @@ impl Memory {
             Task::Push { .. } => true,
             // A message is a notification, whoever carries it.
             Task::Command(command) => command.repeat == Repeat::Better,
-            Task::Emit(_) => false,
+            Task::Emit(_) | Task::Open(_) => false,
         };
         let delivers = |action: &&Action| action.rule == looked.rule && tells(&action.task);
         let waiting: BTreeSet<ActionId> =

@@ -24,8 +24,10 @@ mod ladder;
 mod lint;
 mod memory;
 mod names;
+mod open;
 mod pattern;
 mod quick;
+mod reach;
 mod scene;
 pub mod selftest;
 mod steps;
@@ -47,6 +49,8 @@ use jiff::tz::TimeZone;
 use sha2::{Digest, Sha256};
 
 use crate::command::Spec;
+use crate::door::Doors;
+use crate::event::Trust;
 use crate::node::{Problem, Problems, Reader, SourceFile};
 use compile::{Act, Rule, Step};
 use pattern::{Index, Matcher};
@@ -65,6 +69,11 @@ pub struct House {
     pub sources: BTreeSet<String>,
     /// Systems that can be told something, by their word: `emm`.
     pub systems: BTreeMap<String, System>,
+    /// Doors, and who may open them.
+    pub doors: Arc<Doors>,
+    /// How far the live events of each source can be vouched for, where that is not what its kind
+    /// of system promises.
+    pub trust: BTreeMap<String, Trust>,
     /// Where the house is: `between`, `now()` and all shown times are on this clock.
     pub time_zone: TimeZone,
 }
@@ -101,6 +110,8 @@ impl Default for House {
             groups: BTreeMap::new(),
             sources: BTreeSet::new(),
             systems: BTreeMap::new(),
+            doors: Arc::default(),
+            trust: BTreeMap::new(),
             time_zone: TimeZone::UTC,
         }
     }
@@ -153,6 +164,7 @@ impl RuleSet {
         check_names(&rules, &mut problems);
         check_all_types(&readers, &rules);
         lint::lint(&rules, &mut problems);
+        reach::check(&rules, house, &mut problems);
         readers.into_iter().for_each(|reader| problems.extend(reader.into_problems()));
         problems.sort();
         if problems.has_errors() {
@@ -283,7 +295,8 @@ fn emitted_types<'r>(steps: &'r [Step], found: &mut Vec<&'r str>) {
                     .iter()
                     .for_each(|r| emitted_types(std::slice::from_ref(&r.step), found));
             }
-            Act::Push(_) | Act::Set(_) | Act::Tell(_) | Act::Wait(_) | Act::Stop => {}
+            Act::Push(_) | Act::Set(_) | Act::Tell(_) | Act::Wait(_) | Act::Open(_) | Act::Stop => {
+            }
         }
     }
 }

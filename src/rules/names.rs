@@ -27,6 +27,16 @@ pub(super) struct Seen {
     pub wrong: Vec<(Range<usize>, String, Option<String>)>,
     /// The facts it reads, each once.
     pub facts: Vec<Fact>,
+    /// The states it reads.
+    pub reads: Vec<Read>,
+}
+
+/// A state that an expression reads.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Read {
+    Path(Box<str>),
+    /// The path is known only when the expression runs.
+    Computed,
 }
 
 /// One fact that an expression reads.
@@ -100,8 +110,12 @@ impl<'s> Walker<'s> {
             return;
         }
         // Of a large value the part that is read is the fact.
-        if state_path(expr).is_some_and(|(_, names)| !names.is_empty()) && !self.is_local("state") {
+        if let Some((path, names)) = state_path(expr)
+            && !names.is_empty()
+            && !self.is_local("state")
+        {
             self.fact(whole(expr), None, guarded);
+            self.seen.reads.push(Read::Path(path.into()));
             return;
         }
         match expr {
@@ -216,6 +230,9 @@ impl<'s> Walker<'s> {
     fn function(&mut self, name: &str, call: &ast::Spanned<ast::Call<'_>>, guarded: bool) {
         if !matches!(name, "range" | "dict" | "namespace") {
             self.fact(call_range(call), None, guarded);
+        }
+        if matches!(name, "state" | "states" | "is_state" | "state_age" | "state_trust") {
+            self.seen.reads.push(first_path(call));
         }
         let wanted = match name {
             "state" | "states" | "state_age" | "state_trust" => 1,
@@ -341,6 +358,16 @@ impl<'s> Walker<'s> {
             Some(at) => range.start + at..range.start + at + word.len(),
             None => range.clone(),
         }
+    }
+}
+
+/// The path that a function of states is asked about.
+fn first_path(call: &ast::Spanned<ast::Call<'_>>) -> Read {
+    match call.args.first() {
+        Some(ast::CallArg::Pos(ast::Expr::Const(path))) => {
+            path.value.as_str().map_or(Read::Computed, |path| Read::Path(path.into()))
+        }
+        _ => Read::Computed,
     }
 }
 

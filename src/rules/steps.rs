@@ -15,6 +15,7 @@ use super::engine;
 use super::expr::{Refused, Text};
 use super::ladder::Rung;
 use super::memory::Memory;
+use super::open::{self, Open};
 use super::scene::Scene;
 use super::tell::Tell;
 use super::types;
@@ -113,6 +114,7 @@ impl Planner<'_> {
                 Act::Set(entries) => self.set(&step.path, entries),
                 Act::Emit(emit) => self.emit(&step.path, emit),
                 Act::Tell(tell) => self.tell(&step.path, tell),
+                Act::Open(open) => self.open(&step.path, open),
                 Act::If { condition, then, otherwise } => match condition.check(self.scene) {
                     Ok(()) => self.steps(then),
                     Err(Refused::False(_)) => self.steps(otherwise),
@@ -179,6 +181,8 @@ impl Planner<'_> {
         let message = self.message(step, push);
         let deadline = later(self.scene.now(), push.ttl);
         for phone in self.phones(step, push) {
+            let mut message = message.clone();
+            open::keep_permitted(&mut message.buttons, &phone, self.memory, self.house);
             self.plan.actions.push(Action {
                 id: self.action_id(step, &phone.0),
                 rule: self.rule.name.to_string(),
@@ -186,7 +190,7 @@ impl Planner<'_> {
                 deadline,
                 lane: self.rule.lane,
                 alert: self.alert,
-                task: Task::Push { phone, message: Box::new(message.clone()) },
+                task: Task::Push { phone, message: Box::new(message) },
             });
         }
     }
@@ -211,6 +215,7 @@ impl Planner<'_> {
             alert: self.alert,
             urgency: push.urgency,
             ttl_s: u32::try_from(push.ttl.as_secs()).unwrap_or(u32::MAX),
+            buttons: open::planned(push, self.house, self.scene),
         }
     }
 
@@ -297,6 +302,17 @@ impl Planner<'_> {
         });
     }
 
+    fn open(&mut self, step: &str, open: &Open) {
+        let lane = self.rule.lane;
+        match open.plan(self.house, self.scene, &self.rule.name, step, lane) {
+            Ok(action) => self.plan.actions.push(action),
+            Err(detail) => {
+                let reason = NotSentReason::TooManyHops;
+                self.plan.not_sent.push(NotSent { step: step.to_string(), reason, detail });
+            }
+        }
+    }
+
     fn emit(&mut self, step: &str, emit: &Emit) {
         let event = self.scene.event();
         if event.hops >= HOPS_MAX {
@@ -313,7 +329,7 @@ impl Planner<'_> {
             source: "portero".to_string(),
             kind: emit.kind.to_string(),
             subject,
-            time: None,
+            time: Some(open::news_since(&event)),
             received: now,
             trust: self.scene.trust(),
             marks: event.marks,

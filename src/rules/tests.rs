@@ -11,8 +11,8 @@ pub(super) fn house() -> House {
         people: ["ana", "ben"].map(String::from).into(),
         groups: [("family".to_string(), vec!["ana".to_string(), "ben".to_string()])].into(),
         sources: ["netatmo/home".to_string()].into(),
-        systems: Default::default(),
         time_zone: TimeZone::get("Europe/Paris").unwrap(),
+        ..House::default()
     }
 }
 
@@ -77,7 +77,7 @@ fn messages(decided: &Decided) -> Vec<(&str, &Message)> {
         .iter()
         .filter_map(|action| match &action.task {
             Task::Push { phone, message } => Some((phone.0.as_str(), &**message)),
-            Task::Emit(_) | Task::Command(_) => None,
+            Task::Emit(_) | Task::Command(_) | Task::Open(_) => None,
         })
         .collect()
 }
@@ -409,12 +409,11 @@ rules:
 "#
     ), @r"
     rules/a.yaml:4:19: no event has the type `netatmo.rign` (did you mean `netatmo.ring`?)
-    rules/a.yaml:6:9: `opne` is not known (known here: push, set, emit, fibaro, indigo, emm, netatmo, vms, wait, escalate, stop, if, then, else)
-    rules/a.yaml:7:9: `open` is not known (this version of Portero does not have this step yet)
+    rules/a.yaml:6:9: `opne` is not known (did you mean `open`?)
+    rules/a.yaml:7:23: no door is called `front` (add `[doors.<name>]` to portero.toml)
     rules/a.yaml:8:22: nobody is called `famly` (did you mean `family`?)
     rules/a.yaml:8:41: the variable `evnt` is not known (did you mean `event`?)
     rules/a.yaml:8:55: the filter `uper` is not known (did you mean `upper`?)
-    rules/a.yaml:8:66: `buttons` is not known (this version of Portero does not have buttons yet)
     ");
 }
 

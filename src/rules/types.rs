@@ -76,6 +76,15 @@ pub const PORTERO: &[&str] = &[
     "portero.source.heard",
     // A command from the API or the command line, and how it went.
     "portero.command",
+    // A door, from the press or the rule to its own signal; see docs/doors.md.
+    "portero.door.pressed",
+    "portero.door.denied",
+    "portero.door.commanded",
+    "portero.door.confirmed",
+    "portero.door.unconfirmed",
+    "portero.door.refused",
+    "portero.door.unknown",
+    "portero.door.opened_elsewhere",
     // The page's test button was pressed.
     "portero.test",
     // A wait of a rule is over; the rule goes on by itself.

@@ -140,7 +140,8 @@ fn collect<'r>(steps: &'r [Step], found: &mut Vec<&'r Ends>) {
                 collect(then, found);
                 collect(otherwise, found);
             }
-            Act::Push(_) | Act::Set(_) | Act::Emit(_) | Act::Tell(_) | Act::Stop => {}
+            Act::Push(_) | Act::Set(_) | Act::Emit(_) | Act::Tell(_) | Act::Open(_) | Act::Stop => {
+            }
         }
     }
 }

@@ -23,6 +23,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/control/commands", web::post().to(super::commands::command))
         .route("/control/alerts", web::get().to(super::alerts::control_list))
         .route("/control/ack", web::post().to(super::alerts::control_ack))
+        .route("/control/doors/{door}/open", web::post().to(super::doors::by_terminal))
         .route("/control/pair", web::post().to(pair))
         .route("/control/phones", web::get().to(list))
         .route("/control/phones", web::post().to(add))

@@ -38,6 +38,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/phones/{id}", web::delete().to(remove))
         .configure(super::alerts::routes)
         .route("/receipt", web::post().to(receipt))
+        .configure(super::doors::routes)
         .default_service(web::to(|| async {
             HttpResponse::NotFound().json(json!({ "error": "no such call" }))
         }));

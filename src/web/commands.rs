@@ -58,6 +58,12 @@ pub async fn command(
     let bad = |mistake: crate::command::Mistake| ApiError::Bad(mistake.to_string());
     let spec = find(table, &call).map_err(bad)?;
     let (args, secrets) = apart(spec, spec.check(args).map_err(bad)?);
+    if let Some(door) = face.doors.house().opened_by(&to, &call, |arg| args.get(arg).cloned()) {
+        let name = &door.name;
+        return Err(ApiError::Forbidden(format!(
+            "this opens the door `{name}`: portero open {name}"
+        )));
+    }
     if !face.journal.is_writable() && spec.repeat == crate::command::Repeat::Never {
         return Err(ApiError::Unavailable("the journal cannot be written".into()));
     }

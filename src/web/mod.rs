@@ -4,12 +4,14 @@
 pub mod admin;
 pub mod alerts;
 mod api;
+pub mod doors;
 pub mod commands;
 pub mod hooks;
 pub mod oauth;
 mod pair;
 mod session;
 mod stream;
+mod tickets;
 pub mod timeline;
 mod ui;
 
@@ -27,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::command::Spec;
 use crate::delivery::commands::Commands;
+use crate::delivery::doors::Doors;
 use crate::delivery::push::endpoint::Policy;
 use crate::intake::Intake;
 use crate::journal::Journal;
@@ -37,6 +40,7 @@ use crate::secret::Secret;
 
 use hooks::NetatmoHook;
 use oauth::Consents;
+use tickets::Tickets;
 use timeline::Timeline;
 
 /// How long a connection may take over the head of its first request: a slow-loris sender holds
@@ -68,6 +72,10 @@ pub struct Face {
     pub journal: Journal,
     /// Commands to systems.
     pub commands: Commands,
+    /// Doors, to be opened by people.
+    pub doors: Doors,
+    /// Which phones were shown a door and may press now.
+    pub tickets: Tickets,
     /// Every system that the config names, and what it can be told.
     pub sources: BTreeMap<String, &'static [Spec]>,
     /// The router's ear.

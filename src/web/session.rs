@@ -45,6 +45,12 @@ pub enum ApiError {
     /// No such thing.
     #[error("{0}")]
     NotFound(String),
+    /// It was done before.
+    #[error("{0}")]
+    Conflict(String),
+    /// Its time is over.
+    #[error("{0}")]
+    Gone(String),
     /// Too many tries.
     #[error("too many tries; wait a minute")]
     TooMany,
@@ -60,6 +66,8 @@ impl ResponseError for ApiError {
             ApiError::OtherSite | ApiError::Forbidden(_) => StatusCode::FORBIDDEN,
             ApiError::Bad(_) => StatusCode::BAD_REQUEST,
             ApiError::NotFound(_) => StatusCode::NOT_FOUND,
+            ApiError::Conflict(_) => StatusCode::CONFLICT,
+            ApiError::Gone(_) => StatusCode::GONE,
             ApiError::TooMany => StatusCode::TOO_MANY_REQUESTS,
             ApiError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }

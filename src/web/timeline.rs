@@ -124,6 +124,15 @@ impl Timeline {
         self.lock().page(before, limit, view)
     }
 
+    /// The newest events of types that begin like this and that are wanted, newest first.
+    pub fn told(&self, prefix: &str, max: usize, want: impl Fn(&Event) -> bool) -> Vec<Arc<Event>> {
+        let latest = self.lock();
+        let events =
+            latest.order.iter().rev().filter_map(|(_, id)| Some(&latest.items.get(id)?.event));
+        let fits = |event: &&Arc<Event>| event.kind.starts_with(prefix) && want(event);
+        events.filter(fits).take(max).cloned().collect()
+    }
+
     /// Whether a phone has already reported this of a notification that is still in memory.
     pub fn has_receipt(&self, id: &ActionId, what: Shown) -> bool {
         let latest = self.lock();
@@ -316,6 +325,12 @@ fn describe(task: &Task, view: &View, fields: &mut serde_json::Map<String, Value
             fields.insert("to".into(), json!(command.to));
             fields.insert("call".into(), json!(command.call));
             fields.insert("args".into(), json!(command.args));
+        }
+        Task::Open(wish) => {
+            fields.insert("kind".into(), "open".into());
+            fields.insert("door".into(), json!(wish.door));
+            fields.insert("by".into(), json!(wish.by.as_str()));
+            fields.insert("person".into(), json!(wish.by.person()));
         }
         Task::Emit(event) => {
             fields.insert("kind".into(), "emit".into());

@@ -42,6 +42,7 @@ const RULES = `rules:
           body: "{{ event.data.message | default('The doorbell rang') }}"
           urgency: high
           ttl: 60s
+          buttons: [ { title: "Open the gate", open: front } ]
   - name: doorbell of the other house
     when: { type: netatmo.ring }
     if: event.data.home_name == "Elsewhere"
@@ -94,7 +95,17 @@ allow_insecure_endpoints = true
 client_secret = "${SECRET}"
 signature = "require"
 
+[fibaro.gate]
+url = "wss://127.0.0.1:9/wsock"
+user = "nobody"
+pass = "listens there"
+
+[doors.front]
+title = "Front gate"
+fibaro = { relay = 0 }
+
 [people.ana]
+doors = ["front"]
 [people.ben]
 
 [groups]
@@ -275,7 +286,7 @@ async function main() {
 }
 
 function runTests(environment) {
-  const files = ["feed.test.mjs", "page.test.mjs"].map((one) => path.join(HERE, one));
+  const files = ["feed.test.mjs", "page.test.mjs", ...(process.env.STUB === "1" ? [] : ["doors.test.mjs"])].map((one) => path.join(HERE, one));
   const child = spawn(process.execPath, ["--test", "--test-reporter=spec", "--test-concurrency=1", `--test-timeout=${FILE_MS_MAX}`, ...process.argv.slice(2), ...files], {
     stdio: "inherit", env: { ...process.env, ...environment },
   });

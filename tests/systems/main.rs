@@ -6,6 +6,7 @@
 mod support;
 
 mod demo;
+mod doors;
 mod emm;
 mod fibaro;
 mod front;

@@ -67,7 +67,12 @@ impl Sims {
             vms::sim::LOGIN,
             vms::sim::PASSWORD,
         );
-        [emm, fibaro, indigo, vms].concat()
+        let lobby = self.vms.truth().keys().next().copied().unwrap_or_default();
+        let doors = format!(
+            "[doors.front]\ntitle = \"Front gate\"\nfibaro = {{ relay = 0 }}\n\
+             [doors.lobby]\ntitle = \"Lobby\"\nvms = {{ intercom = {lobby} }}\n"
+        );
+        [emm, fibaro, indigo, vms, doors].concat()
     }
 
     /// Lets things happen, every `pace` or so, until told to stop. `house` is where Portero

@@ -9,7 +9,7 @@ use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 use url::Url;
 
-use crate::action::{ActionId, Message, PhoneId};
+use crate::action::{ActionId, Button, Message, PhoneId};
 use crate::event::{EventId, digest128};
 use crate::secret::Secret;
 
@@ -28,6 +28,9 @@ pub const PAGE_BYTES_MAX: usize = 400;
 pub const IMAGE_BYTES_MAX: usize = 1200;
 /// Longest `Topic` (RFC 8030 section 5.4).
 pub const TOPIC_CHARS_MAX: usize = 32;
+
+/// A longer title of a button is cut; phones show some twenty letters.
+const BUTTON_CHARS_MAX: usize = 40;
 
 /// Shown where a rule's title came out empty: a notification must have one.
 const TITLE_IF_EMPTY: &str = "Portero";
@@ -70,6 +73,7 @@ impl Composer {
         let event = message.url.as_deref().and_then(event_in);
         let title = if message.title.is_empty() { TITLE_IF_EMPTY } else { &message.title };
         let image = message.image.as_deref().filter(|_| form == Form::Full);
+        let buttons = message.buttons.iter().filter(|_| form == Form::Full);
         let payload = Payload {
             web_push: DECLARATIVE,
             notification: Notification {
@@ -78,6 +82,7 @@ impl Composer {
                 navigate: navigate(&self.public_url, message.url.as_deref()),
                 tag: message.tag.as_deref().map(bounded_tag),
                 image: image.filter(|image| is_picture_address(image)).map(str::to_owned),
+                actions: buttons.map(|button| self.button(button)).collect(),
             },
             mutable: true,
             portero: Ours {
@@ -92,6 +97,22 @@ impl Composer {
             Form::Short => payload.fit(SHORT_BYTES_MAX),
         }
     }
+
+    /// A button leads to a page that asks, as declarative push has it.
+    fn button(&self, button: &Button) -> PayloadAction {
+        PayloadAction {
+            action: format!("open:{}", button.open),
+            title: button.title.chars().take(BUTTON_CHARS_MAX).collect(),
+            navigate: navigate(&self.public_url, Some(&button.url)),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct PayloadAction {
+    action: String,
+    title: String,
+    navigate: String,
 }
 
 #[derive(Serialize)]
@@ -113,6 +134,8 @@ struct Notification {
     tag: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     image: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    actions: Vec<PayloadAction>,
 }
 
 /// What our own service worker needs to send a receipt.
@@ -132,19 +155,22 @@ impl Payload {
     }
 
     /// Shortens the body, then the title, until the JSON fits; the image goes first if it would
-    /// leave the words too little room.
+    /// leave the words too little room, then the buttons.
     fn fit(mut self, limit: usize) -> String {
         let json = self.to_json();
         if json.len() <= limit {
             return json;
         }
         let texts = json_cost(&self.notification.title) + json_cost(&self.notification.body);
-        let mut room = limit.saturating_sub(json.len() - texts);
-        if room < TEXT_BYTES_KEPT.min(texts)
-            && let Some(image) = self.notification.image.take()
-        {
-            room += r#","image":"""#.len() + json_cost(&image);
+        let room = |whole: &Payload| limit.saturating_sub(whole.to_json().len() - texts);
+        let kept = TEXT_BYTES_KEPT.min(texts);
+        if room(&self) < kept {
+            self.notification.image = None;
         }
+        if room(&self) < kept {
+            self.notification.actions.clear();
+        }
+        let room = room(&self);
         let title = cut(&self.notification.title, room);
         // Where even the title is cut, a few letters of body would say nothing.
         let whole = title == self.notification.title;
@@ -276,6 +302,20 @@ mod tests {
         let limit = if form == Form::Full { PAYLOAD_BYTES_MAX } else { SHORT_BYTES_MAX };
         assert!(json.len() <= limit, "{} bytes", json.len());
         serde_json::from_str(&json).unwrap()
+    }
+
+    #[test]
+    fn a_button_leads_to_a_page_of_ours() {
+        let url = format!("/#door=front&event={EVENT}");
+        let button = Button { title: "Open".into(), open: "front".into(), url };
+        let message = Message { title: "Bell".into(), buttons: vec![button], ..Message::default() };
+        let want = serde_json::json!([{
+            "action": "open:front",
+            "title": "Open",
+            "navigate": format!("https://home.example.org/#door=front&event={EVENT}"),
+        }]);
+        assert_eq!(compose(&message, Form::Full)["notification"]["actions"], want);
+        assert_eq!(compose(&message, Form::Short)["notification"].get("actions"), None);
     }
 
     #[test]
@@ -434,8 +474,14 @@ mod tests {
             title in ".{0,2000}", body in "(\\PC|[\\x00-\\x1f\"\\\\ ]){0,3000}",
             url in proptest::option::of(".{0,700}"), tag in proptest::option::of(".{0,300}"),
             image in proptest::option::of("https://.{0,700}"), short: bool,
+            buttons in proptest::collection::vec((".{0,100}", "[a-z]{1,2000}"), 0..3),
         ) {
-            let message = Message { title, body, url, tag, image, ..Message::default() };
+            let button = |(title, open): (String, String)| {
+                let url = format!("/#door={open}&event={EVENT}");
+                Button { title, open, url }
+            };
+            let buttons = buttons.into_iter().map(button).collect();
+            let message = Message { title, body, url, tag, image, buttons, ..Message::default() };
             let form = if short { Form::Short } else { Form::Full };
             let json = compose(&message, form);
             let starts = |shown: &Value, whole: &str| {

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use jiff::civil::{DateTime, Time};
 use serde_json::{Map, Value as Json};
 
+use super::opened::{OpenWanted, open_wanted};
 use super::told::{CommandWanted, wanted};
 use crate::action::Message;
 use crate::event::{Event, EventId, Marks, Trust};
@@ -63,6 +64,7 @@ pub(in crate::rules) enum Expect {
     NoSet,
     NoEmit,
     Told(CommandWanted, Count),
+    Open(OpenWanted, Count),
 }
 
 /// How often something is expected.
@@ -342,6 +344,10 @@ fn expectation(at: Cursor<'_>, known: &Known<'_>) -> Option<Vec<Expect>> {
             found.push(Expect::Told(wanted, count));
         }
     }
+    if let Some(open) = table.optional("open") {
+        let (wanted, count) = open_wanted(open, known)?;
+        found.push(Expect::Open(wanted, count));
+    }
     if let Some(rule) = table.optional("fired") {
         found.push(Expect::Fired(rule_name(rule, known)?, Count::Some));
     }
@@ -396,6 +402,9 @@ fn nothing(at: Cursor<'_>, known: &Known<'_>) -> Option<Expect> {
             found.push(wanted(word, told, known).map(|(wanted, _)| Expect::Told(wanted, none)));
         }
     }
+    if let Some(open) = table.optional("open") {
+        found.push(open_wanted(open, known).map(|(wanted, _)| Expect::Open(wanted, none)));
+    }
     let given = table.len();
     table.done();
     if given != 1 {
@@ -408,13 +417,15 @@ fn nothing(at: Cursor<'_>, known: &Known<'_>) -> Option<Expect> {
 fn no_such(at: Cursor<'_>) -> Option<Expect> {
     let systems = WORDS.iter().enumerate().map(|(i, word)| (word.system, i));
     let (push, set, emit) = (WORDS.len(), WORDS.len() + 1, WORDS.len() + 2);
-    let own = [("push", push), ("set", set), ("emit", emit)];
+    let open = WORDS.len() + 3;
+    let own = [("push", push), ("set", set), ("emit", emit), ("open", open)];
     let words: Vec<(&str, usize)> = own.into_iter().chain(systems).collect();
     let none = Count::Exactly(0);
     Some(match at.one_of(&words)? {
         word if word == push => Expect::Push(PushWanted::default(), none),
         word if word == set => Expect::NoSet,
         word if word == emit => Expect::NoEmit,
+        word if word == open => Expect::Open(OpenWanted::default(), none),
         word => Expect::Told(CommandWanted::any(&WORDS[word]), none),
     })
 }

@@ -3,6 +3,7 @@
 //! rules emit comes back as it does in the house, and systems do what they are told.
 
 mod case;
+mod opened;
 mod told;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -15,6 +16,7 @@ use serde_json::Value as Json;
 
 pub(super) use case::{Case, Known, cases};
 use case::{Count, Expect, Happening, PushWanted};
+use opened::Opened;
 
 use super::{Memory, Reached, RuleSet, StateEntry, explain::explain};
 use crate::action::{ActionId, Message, Outcome, PhoneId, Task};
@@ -121,6 +123,7 @@ struct World<'r> {
     memory: Memory,
     now: Timestamp,
     done: Vec<(Arc<Event>, Decided)>,
+    doors: Opened,
 }
 
 impl<'r> World<'r> {
@@ -132,6 +135,7 @@ impl<'r> World<'r> {
             let entry = StateEntry { value: value.clone(), trust: Trust::Fresh, at: case.at };
             memory.set_state(path, entry);
         }
+        let doors = Opened::new(case.at);
         World {
             first: rules,
             reloaded: None,
@@ -139,6 +143,7 @@ impl<'r> World<'r> {
             memory,
             now: case.at,
             done: Vec::new(),
+            doors,
         }
     }
 
@@ -211,6 +216,7 @@ impl<'r> World<'r> {
             Task::Command(command) => (command.to.as_str(), Outcome::Done),
             // In a test, everybody's phone has its owner's name.
             Task::Push { phone, .. } => (phone.0.as_str(), Outcome::Delivered),
+            Task::Open(_) => return Outcome::Done,
             Task::Emit(_) => return Outcome::Delivered,
         };
         match self.failing.contains(to) {
@@ -270,6 +276,8 @@ impl<'r> World<'r> {
             let seen = Position(self.done.len() as u64);
             let decided = self.rules().decide(&event, seen, &self.memory, self.now);
             self.memory.apply_decided(&decided, self.now);
+            let house = &self.reloaded.as_ref().unwrap_or(self.first).house;
+            self.doors.take(&decided, &house.doors, self.now);
             for action in &decided.actions {
                 let outcome = self.outcome(&action.task);
                 let settled = Settled { action: action.id, outcome, attempts: 1, at: self.now };
@@ -287,7 +295,7 @@ impl<'r> World<'r> {
         let actions = self.done.iter().flat_map(|(_, decided)| &decided.actions);
         actions.filter_map(|action| match &action.task {
             Task::Push { phone, message } => Some((phone.0.as_str(), &**message)),
-            Task::Emit(_) | Task::Command(_) => None,
+            Task::Emit(_) | Task::Command(_) | Task::Open(_) => None,
         })
     }
 
@@ -295,7 +303,7 @@ impl<'r> World<'r> {
         let actions = self.done.iter().flat_map(|(_, decided)| &decided.actions);
         actions.filter_map(|action| match &action.task {
             Task::Emit(event) => Some(&**event),
-            Task::Push { .. } | Task::Command(_) => None,
+            Task::Push { .. } | Task::Command(_) | Task::Open(_) => None,
         })
     }
 
@@ -303,7 +311,7 @@ impl<'r> World<'r> {
         let actions = self.done.iter().flat_map(|(_, decided)| &decided.actions);
         actions.filter_map(|action| match &action.task {
             Task::Command(command) => Some(&**command),
-            Task::Push { .. } | Task::Emit(_) => None,
+            Task::Push { .. } | Task::Emit(_) | Task::Open(_) => None,
         })
     }
 
@@ -340,6 +348,10 @@ impl<'r> World<'r> {
             Expect::Told(wanted, count) => {
                 let found = self.told().filter(|command| wanted.fits(command)).count();
                 count.miss(found, &wanted.to_string())
+            }
+            Expect::Open(wanted, count) => {
+                let miss = count.miss(self.doors.count(wanted), &wanted.to_string())?;
+                Some(format!("{miss}{}", self.doors.why_not()))
             }
             Expect::NoEmit => {
                 let event = self.emitted().next()?;

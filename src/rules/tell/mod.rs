@@ -53,6 +53,21 @@ pub(super) struct Tell {
 }
 
 impl Tell {
+    /// The command's name.
+    pub fn call(&self) -> &'static str {
+        self.spec.name
+    }
+
+    /// An argument's value, if it is known before any event.
+    pub fn fixed_arg(&self, name: &str) -> Option<Json> {
+        self.args.iter().find(|(arg, _)| arg.name == name)?.1.fixed()
+    }
+
+    /// The texts among its arguments.
+    pub fn templates(&self) -> impl Iterator<Item = &Template> {
+        self.args.iter().map(|(_, template)| template)
+    }
+
     /// Checks everything that does not depend on an event; all problems are noted.
     pub fn compile(house: &House, word: &'static Word, at: Cursor<'_>) -> Option<Tell> {
         let entries = at.named()?;

@@ -13,9 +13,9 @@ export class ApiError extends Error {
 }
 
 /** One request. Returns the parsed body, or null where there is none. */
-export async function call(method, path, body) {
+export async function call(method, path, body, wait = ANSWER_WAIT_MS) {
   const options = { method, credentials: "same-origin", cache: "no-store", headers: {} };
-  options.signal = AbortSignal.timeout(ANSWER_WAIT_MS);
+  options.signal = AbortSignal.timeout(wait);
   if (body !== undefined) {
     options.headers["content-type"] = "application/json";
     options.body = JSON.stringify(body);
@@ -42,5 +42,5 @@ async function readJson(response) {
 }
 
 export const get = (path) => call("GET", path);
-export const post = (path, body) => call("POST", path, body);
+export const post = (path, body, wait) => call("POST", path, body, wait);
 export const remove = (path) => call("DELETE", path);

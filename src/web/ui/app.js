@@ -4,6 +4,7 @@
 import { ApiError, get, post } from "./api.js";
 import { fill, h, icon, setText } from "./dom.js";
 import { makeDemo } from "./demo.js";
+import { doorIn, makeDoors, showDoor } from "./doors.js";
 import { forget, recall, remember } from "./memory.js";
 import { makeNotifyCard } from "./notify.js";
 import { showPairing, takeCode } from "./pair.js";
@@ -25,15 +26,19 @@ const session = { me: null, reload };
 const timeline = makeTimeline();
 const phones = makePhones(byId("phone-list"), { session, ask, removedMe: logout });
 const status = makeStatus(byId("status-body"), { banner });
+const doors = makeDoors(byId("doors-body"), { known: doorsKnown });
 const card = makeNotifyCard(byId("this-phone"), session, { state: pushStateChanged, demoAsk: () => demo.ask() });
 const demo = makeDemo({ toasts: byId("toasts"), banner, session });
 let stopStream = null;
 let pairingCode = null;
+let leaveDoor = null;
 
 // ---- which page is shown -----------------------------------------------------------------------
 
 function showPage(name) {
   document.body.dataset.page = name;
+  if (name !== "door") endDoor();
+  byId("door").hidden = name !== "door";
   byId("start").hidden = name !== "start";
   byId("pair").hidden = name !== "pair";
   byId("house").hidden = name !== "house";
@@ -83,6 +88,7 @@ function enter() {
   setText(byId("version"), me.version ? `Portero ${me.version}` : "");
   showPage("house");
   showView();
+  onDoor();
   setLive("waiting", "connecting");
   if (me.demo) demo.start();
   card.draw();
@@ -101,6 +107,8 @@ function leave() {
   timeline.clear();
   phones.clear();
   status.clear();
+  doors.clear();
+  endDoor();
   card.draw();
   byId("banners").replaceChildren();
   byId("toasts").replaceChildren();
@@ -163,6 +171,7 @@ function listen() {
     item: (item) => {
       timeline.push(item);
       if (item?.event?.source === "portero") status.soon();
+      if (item?.event?.type?.startsWith("portero.door.")) doors.soon();
       if (session.me?.demo) demo.watch(item);
     },
     status: (data) => (data?.rules && data?.journal ? status.show(data) : status.soon()),
@@ -200,6 +209,7 @@ function setLive(tone, words) {
 
 function refreshSide() {
   guard(phones.refresh());
+  guard(doors.refresh());
   guard(status.refresh());
 }
 
@@ -257,7 +267,7 @@ function ask(words) {
 
 // ---- parts of the page and links to one event --------------------------------------------------
 
-const VIEWS = ["timeline", "phones", "status"];
+const VIEWS = ["timeline", "doors", "phones", "status"];
 
 function showView() {
   const name = location.hash.slice(1);
@@ -276,7 +286,9 @@ function onAddress() {
     if (document.body.dataset.page === "house") return pairing();
     return boot();
   }
-  if (document.body.dataset.page !== "house") return undefined;
+  if (!["house", "door"].includes(document.body.dataset.page)) return undefined;
+  if (onDoor()) return undefined;
+  if (document.body.dataset.page === "door") showPage("house");
   showView();
   return openFromAddress();
 }
@@ -287,6 +299,34 @@ async function openFromAddress() {
   await guard(timeline.open(found[1]));
   // Once shown, the address is that of the timeline: a reload must not jump back here.
   history.replaceState(null, "", `${location.pathname}#timeline`);
+}
+
+// ---- doors -------------------------------------------------------------------------------------
+
+/** Without a door to open there is nothing to show. */
+function doorsKnown(some) {
+  byId("doors-tab").hidden = !some;
+  byId("doors").toggleAttribute("data-none", !some);
+}
+
+/** Shows the page that asks, if the address names a door. */
+function onDoor() {
+  const wanted = doorIn(location.hash);
+  if (!wanted || !session.me) return false;
+  endDoor();
+  showPage("door");
+  leaveDoor = showDoor(byId("door"), {
+    ...wanted,
+    back: () => {
+      location.hash = "#doors";
+    },
+  });
+  return true;
+}
+
+function endDoor() {
+  leaveDoor?.();
+  leaveDoor = null;
 }
 
 // ---- being alive -------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 
 import { append, chip, fill, h, icon, picture } from "./dom.js";
 import {
-  clock, count, isCalm, kindOf, marksOf, moment, NOT_SENT, placeOf, PUSH_STEPS, commandState, pushState, TRUST, VERDICTS,
+  clock, count, isCalm, kindOf, marksOf, moment, NOT_SENT, placeOf, PUSH_STEPS, commandState, openState, pushState, TRUST, VERDICTS,
 } from "./words.js";
 
 /** More pushes than this are counted in the summary line instead of named. */
@@ -75,10 +75,12 @@ function chipsOf(event, decided) {
   if (!decided) return [...chips, chip("deciding…")];
   const pushes = decided.actions.filter((one) => one.kind === "push");
   const commands = decided.actions.filter((one) => one.kind === "command");
+  const opens = decided.actions.filter((one) => one.kind === "open");
+  chips.push(...opens.map((one) => chip(`${one.door}: ${openState(one).words}`, openState(one).tone)));
   chips.push(...commands.map((one) => chip(`${one.to}: ${commandState(one).words}`, commandState(one).tone, one.call)));
   chips.push(...pushes.length <= NAMED_MAX ? pushes.map(namedChip) : countedChips(pushes));
   if (decided.actions.length === 0) chips.push(quietChip(decided));
-  else if (pushes.length + commands.length === 0) chips.push(chip(count(decided.actions.length, "event") + " made", "good"));
+  else if (pushes.length + commands.length + opens.length === 0) chips.push(chip(count(decided.actions.length, "event") + " made", "good"));
   return chips;
 }
 
@@ -146,6 +148,7 @@ function decisionOf(decided) {
 
 function actionOf(action) {
   if (action.kind === "command") return commandOf(action);
+  if (action.kind === "open") return openOf(action);
   if (action.kind !== "push") {
     return h("li", { class: "action" }, h("p", {}, "Made the event ", h("code", {}, action.emits ?? action.id)), byRule(action));
   }
@@ -165,6 +168,14 @@ function commandOf(action) {
   return h("li", { class: "action" },
     h("p", { class: "to" }, "Told ", h("b", {}, action.to), " to ", h("code", {}, action.call)),
     told.length > 0 ? table(told) : null,
+    h("p", {}, chip(state.words, state.tone), action.detail ? ` ${action.detail}` : ""),
+    byRule(action));
+}
+
+function openOf(action) {
+  const state = openState(action);
+  return h("li", { class: "action" },
+    h("p", { class: "to" }, "Opens ", h("b", {}, action.door), action.person ? ` for ${action.person}` : ""),
     h("p", {}, chip(state.words, state.tone), action.detail ? ` ${action.detail}` : ""),
     byRule(action));
 }

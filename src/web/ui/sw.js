@@ -8,7 +8,7 @@
 const SHELL_CACHE = "portero-shell-1";
 /** Everything the page is made of; network first, so a new version arrives at the next load. */
 const SHELL = [
-  "/", "/app.css", "/app.js", "/api.js", "/demo.js", "/dom.js", "/feed.js", "/icons.js", "/memory.js",
+  "/", "/app.css", "/app.js", "/api.js", "/demo.js", "/dom.js", "/doors.js", "/feed.js", "/icons.js", "/memory.js",
   "/notify.js", "/pair.js", "/phones.js", "/push.js", "/row.js", "/status.js", "/stream.js",
   "/timeline.js", "/words.js", "/manifest.webmanifest", "/favicon.svg", "/icon-192.png", "/badge-96.png",
 ];
@@ -62,6 +62,11 @@ function build(told, portero) {
     alert: text(portero.alert),
   };
   const tag = text(told.tag);
+  const buttons = buttonsOf(told.actions);
+  // Where each button leads: to a page of ours that asks. Nothing opens from here.
+  data.buttons = Object.fromEntries(buttons.map((one) => [one.action, one.navigate]));
+  const offers = buttons.map(({ action, title: words }) => ({ action, title: words }));
+  if (data.alert) offers.unshift({ action: "acknowledge", title: "I have it" });
   return {
     title: title || FALLBACK.title,
     options: options({
@@ -73,10 +78,16 @@ function build(told, portero) {
       image: httpsOnly(told.image),
       // An alert stays until somebody looks, and can be taken in hand without opening the page.
       requireInteraction: data.alert ? true : undefined,
-      actions: data.alert ? [{ action: "acknowledge", title: "I have it" }] : undefined,
+      actions: offers.length > 0 ? offers : undefined,
       data,
     }),
   };
+}
+
+function buttonsOf(list) {
+  if (!Array.isArray(list)) return [];
+  const all = list.map((one) => ({ action: text(one?.action), title: text(one?.title), navigate: inside(one?.navigate) }));
+  return all.filter((one) => one.action && one.title && one.navigate);
 }
 
 function options(more) {
@@ -110,12 +121,13 @@ function httpsOnly(address) {
 self.addEventListener("notificationclick", (event) => {
   event.notification.close();
   const data = event.notification.data ?? {};
-  event.waitUntil(event.action === "acknowledge" ? acknowledge(data) : onClick(data));
+  event.waitUntil(event.action === "acknowledge" ? acknowledge(data) : onClick(data, event.action));
 });
 
-async function onClick(data) {
+async function onClick(data, button) {
   // The window first: the browser allows it only for a moment after the tap.
-  await openPage(inside(data.navigate) ?? "/").catch(() => {});
+  const page = button ? data.buttons?.[button] : null;
+  await openPage(inside(page) ?? inside(data.navigate) ?? "/").catch(() => {});
   await report(data, "clicked");
 }
 

@@ -112,6 +112,14 @@ const KINDS = {
   "portero.netatmo.bad_signatures": ["Many bad signatures", "warn", "portero"],
   "portero.rules.rejected": ["Rules rejected", "warn", "portero"],
   "portero.netatmo.ban_risk": ["Netatmo may ban us", "warn", "portero"],
+  "portero.door.pressed": ["Somebody pressed to open", "person", "door"],
+  "portero.door.denied": ["A press was denied", "warn", "door"],
+  "portero.door.commanded": ["Door told to open", "door", "door"],
+  "portero.door.confirmed": ["Door opened", "check", "door"],
+  "portero.door.unconfirmed": ["Door did not confirm", "warn", "door"],
+  "portero.door.refused": ["Door not opened", "warn", "door"],
+  "portero.door.unknown": ["Nobody knows whether the door opened", "warn", "door"],
+  "portero.door.opened_elsewhere": ["Door opened by others", "door", "door"],
   "portero.test": ["Test", "bell", "portero"],
 };
 
@@ -210,6 +218,12 @@ export function commandState(action) {
   if (action.state === "done") return { words: "done", tone: "good" };
   if (action.state === "waiting") return { words: "under way", tone: "plain" };
   return { words: pushState(action).words, tone: pushState(action).tone };
+}
+
+/** What became of a door: { words, tone }. */
+export function openState(action) {
+  if (action.state === "done") return { words: "told to open", tone: "good" };
+  return commandState(action);
 }
 
 /** The stations of a push, by `step`. */

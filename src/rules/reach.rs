@@ -1,0 +1,410 @@
+//! Whether a door can be reached by news that it does not take: for each `open` the least trust
+//! with which its rule can fire, along every way by which news come there. A way leads from a
+//! source over a rule, over what that rule emits or sets, to the next rule, and at last to the
+//! door. The door looks again when it comes to it; here a mistake is found before it matters.
+
+use std::collections::HashMap;
+
+use super::House;
+use super::compile::{Act, Emit, Recipient, Rule, Step, Template};
+use super::expr::Text;
+use super::lint::{ByType, Sure, fits};
+use super::names::Read;
+use super::open::Open;
+use super::pattern::{Field, Has, Matcher};
+use super::types;
+use crate::event::Trust;
+use crate::node::{Problem, Problems};
+
+/// Longer ways are shown by their end.
+const WAY_MAX: usize = 12;
+
+/// Notes every door that can be reached by news that it does not take.
+pub(super) fn check(rules: &[Rule], house: &House, problems: &mut Problems) {
+    let looked: Vec<Outline<'_>> = rules.iter().map(Outline::of).collect();
+    let any = looked.iter().any(|rule| rule.sinks.iter().any(|s| matches!(s.what, What::Open(_))));
+    if !any {
+        return;
+    }
+    let mut reach = Reach::new(rules, looked, house);
+    reach.settle();
+    for (at, rule) in rules.iter().enumerate() {
+        for sink in &reach.rules[at].sinks {
+            let What::Open(open) = sink.what else { continue };
+            let Some(door) = house.doors.get(&open.door) else { continue };
+            let (least, cause) = reach.least(at, sink.reads);
+            if least >= door.requires {
+                continue;
+            }
+            let (name, requires) = (&door.name, door.requires);
+            let message = format!(
+                "`{}` can open `{name}` for news that is only {least}; the door requires {requires}",
+                rule.name
+            );
+            let way = reach.way(at, cause, 0);
+            let help = format!("the way there: {way} → door `{name}`");
+            problems.push(Problem::error(&rule.file, open.range.clone(), message).help(help));
+        }
+    }
+}
+
+/// What matters here of one rule.
+struct Outline<'r> {
+    /// States that are read, in the order in which they are.
+    reads: Vec<&'r Read>,
+    sinks: Vec<Sink<'r>>,
+}
+
+/// Something that a rule passes its trust on to.
+struct Sink<'r> {
+    what: What<'r>,
+    /// How many of the rule's reads come before it.
+    reads: usize,
+}
+
+enum What<'r> {
+    Open(&'r Open),
+    Emit(&'r Emit),
+    Set(&'r Text),
+}
+
+/// Why the trust is no more than it is.
+#[derive(Debug, Clone, PartialEq)]
+enum Cause {
+    /// It is not lowered by anything.
+    Nothing,
+    /// This type from this source.
+    Heard(String, String),
+    /// What a rule emits, after so many reads of its own.
+    Emitted { rule: usize, reads: usize, kind: String },
+    /// The state of a system.
+    System(String),
+    /// A variable that one of [`Reach::setters`] sets.
+    Set(usize),
+}
+
+/// Somebody who sets a variable.
+struct Setter<'r> {
+    rule: usize,
+    reads: usize,
+    path: &'r Text,
+    /// The least trust with which it does, as far as is known by now.
+    least: Trust,
+}
+
+/// Somebody who emits an event, and who may look at it.
+struct Emitter<'r> {
+    rule: usize,
+    reads: usize,
+    emit: &'r Emit,
+    to: Vec<usize>,
+}
+
+/// What a read state may have come from.
+struct From {
+    system: Option<(Trust, String)>,
+    setters: Vec<usize>,
+}
+
+struct Reach<'r> {
+    all: &'r [Rule],
+    house: &'r House,
+    rules: Vec<Outline<'r>>,
+    /// For each rule the least trust of the events that it looks at, and why.
+    events: Vec<(Trust, Cause)>,
+    /// For each rule where its reads come from.
+    froms: Vec<Vec<From>>,
+    emitters: Vec<Emitter<'r>>,
+    setters: Vec<Setter<'r>>,
+}
+
+impl<'r> Outline<'r> {
+    fn of(rule: &'r Rule) -> Outline<'r> {
+        let mut outline = Outline { reads: Vec::new(), sinks: Vec::new() };
+        outline.reads.extend(rule.condition.iter().flat_map(|condition| condition.reads()));
+        outline.reads.extend(rule.cooldown.iter().flat_map(|cooldown| cooldown.key.reads()));
+        outline.steps(&rule.steps);
+        outline
+    }
+
+    fn steps(&mut self, steps: &'r [Step]) {
+        for step in steps {
+            match &step.act {
+                Act::Push(push) => {
+                    for to in &push.to {
+                        if let Recipient::Computed(text) = to {
+                            self.text(text);
+                        }
+                    }
+                    let texts = [&push.body, &push.image, &push.url, &push.tag];
+                    texts.into_iter().flatten().for_each(|text| self.text(text));
+                    self.text(&push.title);
+                    push.buttons.iter().for_each(|button| self.text(&button.title));
+                }
+                Act::Set(entries) => {
+                    for (path, value) in entries {
+                        self.text(path);
+                        self.template(value);
+                        self.sink(What::Set(path));
+                    }
+                }
+                Act::Emit(emit) => {
+                    emit.subject.iter().for_each(|text| self.text(text));
+                    emit.data.iter().for_each(|(_, value)| self.template(value));
+                    self.sink(What::Emit(emit));
+                }
+                Act::Tell(tell) => tell.templates().for_each(|value| self.template(value)),
+                Act::Open(open) => self.sink(What::Open(open)),
+                Act::If { condition, then, otherwise } => {
+                    self.reads.extend(condition.reads());
+                    self.steps(then);
+                    self.steps(otherwise);
+                }
+                Act::Wait(wait) => {
+                    let ends = wait.until.iter().flat_map(|ends| &ends.computed);
+                    ends.for_each(|(_, text)| self.text(text));
+                }
+                Act::Escalate(ladder) => {
+                    let rungs = ladder.rungs.iter();
+                    rungs.for_each(|rung| self.steps(std::slice::from_ref(&rung.step)));
+                }
+                Act::Stop => {}
+            }
+        }
+    }
+
+    fn sink(&mut self, what: What<'r>) {
+        self.sinks.push(Sink { what, reads: self.reads.len() });
+    }
+
+    fn text(&mut self, text: &'r Text) {
+        self.reads.extend(text.reads());
+    }
+
+    fn template(&mut self, template: &'r Template) {
+        match template {
+            Template::Fixed(_) => {}
+            Template::Text(text) => self.text(text),
+            Template::List(items) => items.iter().for_each(|item| self.template(item)),
+            Template::Map(fields) => fields.iter().for_each(|(_, value)| self.template(value)),
+        }
+    }
+}
+
+impl<'r> Reach<'r> {
+    fn new(all: &'r [Rule], rules: Vec<Outline<'r>>, house: &'r House) -> Reach<'r> {
+        let by_type = ByType::new(all);
+        let (mut emitters, mut setters) = (Vec::new(), Vec::new());
+        for (rule, outline) in rules.iter().enumerate() {
+            for Sink { what, reads } in &outline.sinks {
+                let reads = *reads;
+                match what {
+                    What::Emit(emit) => {
+                        let hears = |to: &usize| {
+                            all[*to].matchers.iter().any(|matcher| fits(matcher, emit) > Sure::No)
+                        };
+                        let to = by_type.candidates(&emit.kind).filter(hears).collect();
+                        emitters.push(Emitter { rule, reads, emit, to });
+                    }
+                    What::Set(path) => {
+                        setters.push(Setter { rule, reads, path, least: Trust::Human });
+                    }
+                    What::Open(_) => {}
+                }
+            }
+        }
+        let sources = Sources::of(house);
+        let events = all.iter().map(|rule| sources.least(&rule.matchers)).collect();
+        let variables = Variables::of(&setters);
+        let froms = |outline: &Outline<'r>| {
+            outline.reads.iter().map(|read| variables.from(read, house)).collect()
+        };
+        let froms = rules.iter().map(froms).collect();
+        Reach { all, house, rules, events, froms, emitters, setters }
+    }
+
+    /// Lets trust flow down until nothing changes. It ends: each turn lowers something, and there
+    /// are four steps down.
+    fn settle(&mut self) {
+        loop {
+            let mut changed = false;
+            for at in 0..self.emitters.len() {
+                let Emitter { rule, reads, emit, .. } = self.emitters[at];
+                let (least, _) = self.least(rule, reads);
+                for to in &self.emitters[at].to {
+                    if least < self.events[*to].0 {
+                        let kind = emit.kind.to_string();
+                        self.events[*to] = (least, Cause::Emitted { rule, reads, kind });
+                        changed = true;
+                    }
+                }
+            }
+            for at in 0..self.setters.len() {
+                let (least, _) = self.least(self.setters[at].rule, self.setters[at].reads);
+                changed |= least < self.setters[at].least;
+                self.setters[at].least = least;
+            }
+            if !changed {
+                return;
+            }
+        }
+    }
+
+    /// The least trust that a rule has after so many reads, and why.
+    fn least(&self, rule: usize, reads: usize) -> (Trust, Cause) {
+        let mut least = self.events[rule].clone();
+        for from in &self.froms[rule][..reads] {
+            if let Some((trust, source)) = from.system.as_ref().filter(|(t, _)| *t < least.0) {
+                least = (*trust, Cause::System(source.clone()));
+            }
+            for at in &from.setters {
+                if self.setters[*at].least < least.0 {
+                    least = (self.setters[*at].least, Cause::Set(*at));
+                }
+            }
+        }
+        least
+    }
+
+    /// The way to a rule, in words.
+    fn way(&self, rule: usize, cause: Cause, steps: usize) -> String {
+        let name = &self.all[rule].name;
+        if steps > WAY_MAX {
+            return format!("… → `{name}`");
+        }
+        let before = |rule, reads| self.way(rule, self.least(rule, reads).1, steps + 1);
+        match cause {
+            Cause::Nothing => format!("`{name}`"),
+            Cause::Heard(source, kind) => {
+                let trust = best(self.house, &source, &kind);
+                format!("{kind} from {source} ({trust}) → `{name}`")
+            }
+            Cause::Emitted { rule, reads, kind } => {
+                format!("{} → {kind} → `{name}`", before(rule, reads))
+            }
+            Cause::System(source) => {
+                let trust = state_trust(self.house, &source);
+                format!("the state of {source} ({trust}) → `{name}`")
+            }
+            Cause::Set(at) => {
+                let Setter { rule, reads, path, .. } = &self.setters[at];
+                let path = path
+                    .as_literal()
+                    .map_or_else(|| format!("{}…", path.beginning()), str::to_string);
+                format!("{} → the state {path} → `{name}`", before(*rule, *reads))
+            }
+        }
+    }
+}
+
+/// Who sets which variable.
+struct Variables<'s> {
+    exact: HashMap<&'s str, Vec<usize>>,
+    /// Paths that are templates, by what they begin with.
+    open: Vec<(&'s str, usize)>,
+    count: usize,
+}
+
+impl<'s> Variables<'s> {
+    fn of(setters: &'s [Setter<'_>]) -> Variables<'s> {
+        let (mut exact, mut open) = (HashMap::<_, Vec<usize>>::new(), Vec::new());
+        for (at, setter) in setters.iter().enumerate() {
+            match setter.path.as_literal() {
+                Some(path) => exact.entry(path).or_default().push(at),
+                None => open.push((setter.path.beginning(), at)),
+            }
+        }
+        Variables { exact, open, count: setters.len() }
+    }
+
+    fn from(&self, read: &Read, house: &House) -> From {
+        let systems = house.sources.iter().filter(|source| match read {
+            Read::Computed => true,
+            Read::Path(path) => {
+                path.strip_prefix(source.as_str()).is_some_and(|rest| rest.starts_with('/'))
+            }
+        });
+        let system = systems.map(|source| (state_trust(house, source), source.clone())).min();
+        let setters = match read {
+            Read::Computed => (0..self.count).collect(),
+            Read::Path(path) => {
+                let exact = self.exact.get(&**path).into_iter().flatten().copied();
+                let open = self.open.iter().filter(|(begin, _)| path.starts_with(begin));
+                exact.chain(open.map(|(_, at)| *at)).collect()
+            }
+        };
+        From { system, setters }
+    }
+}
+
+/// Everything that can be heard: source, type, best trust; the least first.
+struct Sources(Vec<(String, String, Trust)>);
+
+impl Sources {
+    fn of(house: &House) -> Sources {
+        let mut all = Vec::new();
+        let own = [("portero".to_string(), "portero.")];
+        let systems = house.sources.iter().filter_map(|source| {
+            let system = source.split('/').next()?;
+            let begin =
+                types::RESERVED.iter().find(|begin| begin.strip_suffix('.') == Some(system))?;
+            Some((source.clone(), *begin))
+        });
+        for (source, begin) in systems.chain(own) {
+            for kind in types::all().filter(|kind| kind.starts_with(begin)) {
+                all.push((source.clone(), kind.to_string(), best(house, &source, kind)));
+            }
+        }
+        // Whoever calls us there, nobody vouches for.
+        all.push(("hook/…".into(), "hook.…".into(), Trust::Unverified));
+        all.sort_by_key(|(_, _, trust)| *trust);
+        Sources(all)
+    }
+
+    fn least(&self, matchers: &[Matcher]) -> (Trust, Cause) {
+        let heard = self
+            .0
+            .iter()
+            .find(|(source, kind, _)| matchers.iter().any(|matcher| hears(matcher, source, kind)));
+        heard.map_or((Trust::Human, Cause::Nothing), |(source, kind, trust)| {
+            (*trust, Cause::Heard(source.clone(), kind.clone()))
+        })
+    }
+}
+
+fn hears(matcher: &Matcher, source: &str, kind: &str) -> bool {
+    let wants = |field: Field, has: &str| {
+        let fits = |wanted: &super::pattern::Wanted| match has.strip_suffix('…') {
+            // All that begins like this.
+            Some(begin) => {
+                wanted.to_string().starts_with(begin) || wanted.accepts(Has::Text(begin))
+            }
+            None => wanted.accepts(Has::Text(has)),
+        };
+        matcher.wanted(&field).is_none_or(|all| all.iter().any(fits))
+    };
+    wants(Field::Type, kind) && wants(Field::Source, source)
+}
+
+/// How far live events of a type from a source can be vouched for at best.
+fn best(house: &House, source: &str, kind: &str) -> Trust {
+    if kind.ends_with(".certificate_changed") || kind.starts_with("hook.") {
+        return Trust::Unverified;
+    }
+    let system = source.split('/').next().unwrap_or(source);
+    let promised = match system {
+        // A signature that covers no time.
+        "netatmo" if !types::NETATMO_API.contains(&kind) => Trust::Authentic,
+        "netatmo" => return Trust::Fresh,
+        _ => Trust::Fresh,
+    };
+    house.trust.get(source).map_or(promised, |given| promised.min(*given))
+}
+
+/// How far a system's own state can be vouched for: it is asked over our own connection.
+fn state_trust(house: &House, source: &str) -> Trust {
+    if source.starts_with("netatmo/") {
+        return Trust::Fresh;
+    }
+    house.trust.get(source).map_or(Trust::Fresh, |given| Trust::Fresh.min(*given))
+}
