@@ -48,6 +48,13 @@ const RULES = `rules:
     if: event.data.home_name == "Elsewhere"
     do:
       - push: { to: [ana], title: "Elsewhere" }
+  - name: smoke
+    when: { type: netatmo.smoke, data: { sub_type: 1 } }
+    lane: alarm
+    do:
+      - escalate:
+          - { after: 0s, push: { to: [ana], title: "SMOKE at {{ event.data.home_name }}", urgency: high } }
+          - { after: 1h, push: { to: [ben], title: "SMOKE, Ana has not answered" } }
 `;
 const BAD_RULES = `rules:
   - name: broken

@@ -1,6 +1,7 @@
 // The page's beginning and its hub: is this device paired, which part is shown, who hears what the
 // stream says. Every other module does one thing and knows nothing of the others.
 
+import { makeAlerts } from "./alerts.js";
 import { ApiError, get, post } from "./api.js";
 import { fill, h, icon, setText } from "./dom.js";
 import { makeDemo } from "./demo.js";
@@ -26,6 +27,7 @@ const session = { me: null, reload };
 const timeline = makeTimeline();
 const phones = makePhones(byId("phone-list"), { session, ask, removedMe: logout });
 const status = makeStatus(byId("status-body"), { banner });
+const alerts = makeAlerts(byId("alerts"), { problem: (words) => banner("alert", words, "bad") });
 const doors = makeDoors(byId("doors-body"), { known: doorsKnown });
 const card = makeNotifyCard(byId("this-phone"), session, { state: pushStateChanged, demoAsk: () => demo.ask() });
 const demo = makeDemo({ toasts: byId("toasts"), banner, session });
@@ -108,6 +110,7 @@ function leave() {
   phones.clear();
   status.clear();
   doors.clear();
+  alerts.clear();
   endDoor();
   card.draw();
   byId("banners").replaceChildren();
@@ -172,6 +175,7 @@ function listen() {
       timeline.push(item);
       if (item?.event?.source === "portero") status.soon();
       if (item?.event?.type?.startsWith("portero.door.")) doors.soon();
+      alerts.soon();
       if (session.me?.demo) demo.watch(item);
     },
     status: (data) => (data?.rules && data?.journal ? status.show(data) : status.soon()),
@@ -210,6 +214,7 @@ function setLive(tone, words) {
 function refreshSide() {
   guard(phones.refresh());
   guard(doors.refresh());
+  guard(alerts.refresh());
   guard(status.refresh());
 }
 

@@ -120,6 +120,9 @@ const KINDS = {
   "portero.door.refused": ["Door not opened", "warn", "door"],
   "portero.door.unknown": ["Nobody knows whether the door opened", "warn", "door"],
   "portero.door.opened_elsewhere": ["Door opened by others", "door", "door"],
+  "portero.ack": ["Somebody has it in hand", "check", "portero"],
+  "portero.timer.due": ["A wait is over", "dot", "portero"],
+  "portero.timer.gone": ["Waits ended with their rules", "warn", "portero"],
   "portero.test": ["Test", "bell", "portero"],
 };
 
@@ -187,6 +190,10 @@ export const VERDICTS = {
   condition_error: ["could not be checked", "bad"],
   cooldown: ["is resting", "plain"],
   stopped: ["was stopped by an earlier rule", "plain"],
+  waiting: ["waits", "plain"],
+  busy: ["is busy with an earlier event", "plain"],
+  queued: ["waits for its turn", "plain"],
+  ended: ["its wait has ended", "plain"],
 };
 
 /** Why a step of a rule that fired led to nothing. */
@@ -196,6 +203,7 @@ export const NOT_SENT = {
   bad_argument: "the system does not take that",
   not_trusted: "it opens something, and this event must not",
   too_many_hops: "too many events made from events",
+  too_many_timers: "too many waits are under way",
 };
 
 /** How far a push came: { words, tone, step } with step 0 to 3, or null where it ended early. */
@@ -208,6 +216,7 @@ export function pushState(action) {
     case "expired": return { words: "too late, not sent", tone: "warn", step: null };
     case "refused": return { words: "refused", tone: "bad", step: null };
     case "gone": return { words: "phone no longer subscribed", tone: "bad", step: null };
+    case "stopped": return { words: "somebody had it in hand", tone: "plain", step: null };
     case "unknown": return { words: "result unknown", tone: "warn", step: null };
     default: return { words: String(action.state), tone: "plain", step: null };
   }

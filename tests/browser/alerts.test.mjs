@@ -1,0 +1,88 @@
+// Alerts on the page and on a notification: who is told, how far it has come, and that one press
+// ends it everywhere. Real binary only.
+
+import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
+import { after, afterEach, before, test as nodeTest } from "node:test";
+
+import { api, device, launch, leave, lowContrast, pairByLink, pusher, received, shot, shown, sticksOut, turnOn, until, webhook, base } from "./kit.mjs";
+
+const TEST_MS_MAX = 90_000;
+const test = (name, run) => nodeTest(name, { timeout: TEST_MS_MAX }, run);
+
+let browser;
+let open = [];
+
+before(async () => {
+  browser = await launch();
+});
+after(() => browser?.close());
+afterEach(async () => {
+  for (const one of open) await leave(one);
+  open = [];
+});
+
+async function paired(person, options) {
+  const one = await device(browser, options);
+  open.push(one);
+  await pairByLink(one, person);
+  return one;
+}
+
+function smoke(home) {
+  return {
+    event_type: "smoke", push_type: "NSD-smoke", sub_type: 1, event_id: randomUUID(), home_name: home,
+    device_id: "70:ee:50:00:00:09", home_id: "h1",
+  };
+}
+
+const card = ({ page }, home) => page.locator("#alerts li.alert", { hasText: home });
+const alerts = async (phone) => (await api(phone, "/api/alerts")).body.alerts;
+
+test("an alert is told, shown how far it has come, and ended by one press for everybody", async () => {
+  const ana = await paired("ana");
+  const ben = await paired("ben", { viewport: { width: 320, height: 700 } });
+  await turnOn(ana);
+  const home = `Home ${randomUUID().slice(0, 8)}`;
+  assert.equal(await webhook(smoke(home)), 200);
+  await card(ana, home).getByText("nobody has answered").waitFor();
+  await card(ana, home).getByText("on its way").waitFor();
+  await card(ben, home).getByText("nobody has answered").waitFor();
+  assert.deepEqual(await sticksOut(ben), []);
+  assert.deepEqual(await lowContrast(ana), []);
+  await shot(ben, "alert-320");
+  await card(ben, home).getByRole("button", { name: "I have it" }).click();
+  await card(ben, home).getByText("ben has it").waitFor();
+  await card(ana, home).getByText("ben has it").waitFor();
+  const alert = (await alerts(ana)).find((one) => one.title.includes(home));
+  assert.equal(alert.acked.by, "ben");
+  assert.equal(alert.acked.via, "page");
+  // Ana's phone is told who has it.
+  await until(async () => (await received(ana)).messages.find((one) => one.includes("ben has it in hand")), "the note");
+  assert.deepEqual(ana.faults, []);
+});
+
+test("it is acknowledged from the notification, without opening the page", async () => {
+  const ana = await paired("ana");
+  await turnOn(ana);
+  const deliver = await pusher(ana);
+  const home = `Home ${randomUUID().slice(0, 8)}`;
+  assert.equal(await webhook(smoke(home)), 200);
+  const text = await until(async () => (await received(ana)).messages.find((one) => one.includes(home)), "the push");
+  await deliver(text);
+  const [one] = await until(async () => {
+    const now = await shown(ana);
+    return now.length > 0 && now;
+  }, "the notification");
+  assert.match(one.title, new RegExp(home));
+  await card(ana, home).locator(".chip", { hasText: "shown" }).waitFor();
+  const worker = ana.context.serviceWorkers().find((each) => each.url().startsWith(base));
+  await worker.evaluate(async () => {
+    const [notification] = await self.registration.getNotifications();
+    if (notification.actions?.[0]?.action !== "acknowledge") throw new Error("no such button");
+    self.dispatchEvent(new NotificationEvent("notificationclick", { notification, action: "acknowledge" }));
+  });
+  await card(ana, home).getByText("ana has it").waitFor();
+  const alert = (await alerts(ana)).find((each) => each.title.includes(home));
+  assert.equal(alert.acked.via, "phone");
+});
