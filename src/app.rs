@@ -40,6 +40,7 @@ use crate::intake::Intake;
 use crate::journal::{Entry, Journal};
 use crate::ledger::Ledger;
 use crate::node::Problems;
+use crate::record::Position;
 use crate::reload::{Reloader, RulesStatus, Started};
 use crate::router::{Inbox, Message, Router, View};
 use crate::rules::RuleSet;
@@ -245,15 +246,7 @@ impl Core {
             clock: clock.clone(),
             settle: Box::new(move |records| drop(settle.submit(records))),
         });
-        let tell = intake.clone();
-        let doors = Doors::start(doors::Setup {
-            doors: config.house.doors.clone(),
-            drivers: drivers.orders(),
-            owed: ledger.owed.values().cloned().collect(),
-            since: applied,
-            clock: clock.clone(),
-            report: Box::new(move |event, settled| tell.conclude(event, settled)),
-        });
+        let doors = start_doors(config, &drivers, &ledger, applied, &intake);
         let mut drivers = drivers.start(&config.store.path, &ledger, &intake)?;
         drivers.spawn(|stopping| silence::watch(intake.clone(), watch, stopping));
         let (show, view) = watch::channel(Arc::new(View::default()));
@@ -350,6 +343,24 @@ fn oauth(config: &Config, clouds: &HashMap<String, Cloud>) -> HashMap<String, Ar
         Some((name.clone(), Arc::new(consents)))
     });
     known.collect()
+}
+
+fn start_doors(
+    config: &Config,
+    drivers: &Drivers,
+    ledger: &Ledger,
+    since: Position,
+    intake: &Intake,
+) -> Doors {
+    let tell = intake.clone();
+    Doors::start(doors::Setup {
+        doors: config.house.doors.clone(),
+        drivers: drivers.orders(),
+        owed: ledger.owed.values().cloned().collect(),
+        since,
+        clock: intake.clock().clone(),
+        report: Box::new(move |event, settled| tell.conclude(event, settled)),
+    })
 }
 
 fn start_delivery(
