@@ -250,22 +250,8 @@ impl Core {
             clock: clock.clone(),
             settle: Box::new(move |records| drop(settle.submit(records))),
         });
-        for (id, alert) in ledger.memory.alerts().iter() {
-            if let Some(acked) = &alert.acked {
-                let why = format!("{} has it in hand ({})", acked.by, acked.via);
-                delivery.withdraw(id, &why);
-                commands.withdraw(id, &why);
-            }
-        }
-        let tell = intake.clone();
-        let doors = Doors::start(doors::Setup {
-            doors: config.house.doors.clone(),
-            drivers: drivers.orders(),
-            owed: ledger.owed.values().cloned().collect(),
-            since: applied,
-            clock: clock.clone(),
-            report: Box::new(move |event, settled| tell.conclude(event, settled)),
-        });
+        end_acknowledged(&ledger, &delivery, &commands);
+        let doors = start_doors(config, &drivers, &ledger, applied, &intake);
         let mut drivers = drivers.start(&config.store.path, &ledger, &intake)?;
         drivers.spawn(|stopping| silence::watch(intake.clone(), watch, stopping));
         let (show, view) = watch::channel(Arc::new(View::default()));
@@ -354,6 +340,17 @@ fn hooks(config: &Config, clouds: &HashMap<String, Cloud>) -> HashMap<String, Ar
     config.netatmo.iter().map(hook).collect()
 }
 
+/// What was owed for alerts that somebody has in hand ends as that.
+fn end_acknowledged(ledger: &Ledger, delivery: &delivery::Handle, commands: &Commands) {
+    for (id, alert) in ledger.memory.alerts().iter() {
+        if let Some(acked) = &alert.acked {
+            let why = format!("{} has it in hand ({})", acked.by, acked.via);
+            delivery.withdraw(id, &why);
+            commands.withdraw(id, &why);
+        }
+    }
+}
+
 /// Alerts that somebody has in hand, also if that was not decided any more before the last stop.
 fn held(ledger: &Ledger, undecided: &[(Position, Arc<Event>)]) -> Vec<AlertId> {
     let acks = undecided.iter().filter(|(_, event)| event.kind == ACK_EVENT);
@@ -372,6 +369,24 @@ fn oauth(config: &Config, clouds: &HashMap<String, Cloud>) -> HashMap<String, Ar
         Some((name.clone(), Arc::new(consents)))
     });
     known.collect()
+}
+
+fn start_doors(
+    config: &Config,
+    drivers: &Drivers,
+    ledger: &Ledger,
+    since: Position,
+    intake: &Intake,
+) -> Doors {
+    let tell = intake.clone();
+    Doors::start(doors::Setup {
+        doors: config.house.doors.clone(),
+        drivers: drivers.orders(),
+        owed: ledger.owed.values().cloned().collect(),
+        since,
+        clock: intake.clock().clone(),
+        report: Box::new(move |event, settled| tell.conclude(event, settled)),
+    })
 }
 
 fn start_delivery(

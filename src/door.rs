@@ -356,6 +356,12 @@ mod tests {
         assert_eq!(opened(Some(json!("1"))), Some(true));
         assert_eq!(opened(Some(json!(0))), Some(false));
         assert_eq!(opened(None), None);
+        // A name may mean the same as an id.
+        let by = Opener::Vms { site: "block".into(), intercom: "180".into() };
+        let lobby = Door { by, ..door.clone() };
+        let opened =
+            |which: &str| lobby.is_opened_by("vms/block", "open_door", with(Some(json!(which))));
+        assert_eq!(["180", "181", "Lobby"].map(opened), [Some(true), Some(false), None]);
         let other = door.is_opened_by("fibaro/gate", "relay.state", with(Some(json!(1))));
         assert_eq!(other, Some(false));
     }

@@ -293,7 +293,7 @@ async function main() {
 }
 
 function runTests(environment) {
-  const files = ["feed.test.mjs", "page.test.mjs", ...(process.env.STUB === "1" ? [] : ["doors.test.mjs"])].map((one) => path.join(HERE, one));
+  const files = ["feed.test.mjs", "page.test.mjs", ...(process.env.STUB === "1" ? [] : ["doors.test.mjs", "alerts.test.mjs"])].map((one) => path.join(HERE, one));
   const child = spawn(process.execPath, ["--test", "--test-reporter=spec", "--test-concurrency=1", `--test-timeout=${FILE_MS_MAX}`, ...process.argv.slice(2), ...files], {
     stdio: "inherit", env: { ...process.env, ...environment },
   });

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use portero::clock::Clock;
+use portero::secret::Secret;
 use portero::systems::fibaro::sim::Sim;
 use portero::systems::vms::sim::{LOGIN, Mischief, PASSWORD, Sim as Vms};
 use serde_json::{Value, json};
@@ -274,4 +275,25 @@ async fn only_the_control_token_opens_from_the_terminal() {
         assert_eq!(answer.status, 401, "{path}");
     }
     assert_eq!(opened(&sim, 0), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_of_netatmo_opens_by_the_clouds_word() {
+    use portero::systems::netatmo::api::sim::{CLIENT_ID, REFRESH_TOKEN, Sim as Cloud, ids};
+    let sim = Cloud::start_with(Clock::system(), Secret::new(super::support::SECRET)).unwrap();
+    let sections = format!(
+        "client_id = \"{CLIENT_ID}\"\nrefresh_token = \"{REFRESH_TOKEN}\"\napi = \"{}\"\n\
+         [doors.street]\nnetatmo = {{ module = \"{}\" }}\n",
+        sim.url(),
+        ids::LOCK,
+    );
+    let estate = Estate::start_with(&sections, "rules: []\n");
+    sim.deliver_to(estate.server().listen);
+    estate.until_up("netatmo/home");
+    estate.until_value(&format!("netatmo/home/module/{}", ids::LOCK), |known| !known.is_null());
+    assert_eq!(open(&estate, "street"), (true, "commanded\n".into()));
+    let unlocks = sim.commands();
+    let unlocks = unlocks.iter().filter(|c| c.body["home"]["modules"][0].get("lock").is_some());
+    assert_eq!(unlocks.count(), 1);
+    assert_eq!(steps(&estate), ["pressed", "commanded"]);
 }
