@@ -44,11 +44,13 @@ use crate::router::{Inbox, Message, Router, View};
 use crate::rules::RuleSet;
 use crate::secret::random_token;
 use crate::silence;
+use crate::systems::netatmo::api::{CallHeard, Cloud, CloudInbox};
 use crate::systems::netatmo::health::{BadSignatures, BanWatch};
 use crate::systems::netatmo::session::Session;
 use crate::systems::tls;
 use crate::telemetry;
 use crate::web::hooks::NetatmoHook;
+use crate::web::oauth::Consents;
 use crate::web::timeline::{Change, Timeline};
 use crate::web::{self, Face};
 
@@ -131,7 +133,8 @@ impl App {
         };
         let Started { rules, status, stamp } =
             reloader.start(clock.now()).map_err(StartError::Rules)?;
-        let core = Core::start(&config, &keys, &clock, rules).await?;
+        let (clouds, inboxes) = systems::clouds(&config);
+        let core = Core::start(&config, &keys, &clock, rules, inboxes).await?;
         let stopping = CancellationToken::new();
         let (shown, status) = watch::channel(status);
         let (router, intake) = (core.router.clone(), core.intake.clone());
@@ -151,7 +154,8 @@ impl App {
             view: core.view.clone(),
             timeline: core.timeline.clone(),
             rules: status,
-            hooks: hooks(&config),
+            hooks: hooks(&config, &clouds),
+            oauth: oauth(&config, &clouds),
             vapid: keys.vapid.public_key().to_string(),
             receipt_key: keys.receipt,
             public_url: config.server.public_url.clone(),
@@ -207,6 +211,7 @@ impl Core {
         keys: &Keys,
         clock: &Clock,
         rules: Arc<RuleSet>,
+        clouds: HashMap<String, CloudInbox>,
     ) -> Result<Core, StartError> {
         let Recovered { journal, ledger, applied, undecided, latest } =
             recover(config, clock).await?;
@@ -218,11 +223,15 @@ impl Core {
         let indexer = Indexer::new(index.clone(), intake.clone());
         let indexer = tokio::spawn(indexer.run(journal.subscribe(), indexing.clone()));
         let timeline = Arc::new(Timeline::new(latest));
+        for (name, cloud) in &clouds {
+            let heard = timeline.events_of(&format!("netatmo/{name}"));
+            heard.iter().filter_map(|e| CallHeard::of(e)).for_each(|call| cloud.recall(call));
+        }
         let heard = timeline.sources().into_iter().map(|(name, at, _)| (name, at));
         let watch = systems::silence(config, &ledger, &heard.collect::<Vec<_>>());
         tokio::spawn(show_batches(timeline.clone(), journal.subscribe()));
         let delivery = start_delivery(config, keys, &ledger, &journal, clock)?;
-        let drivers = Drivers::new(config);
+        let drivers = Drivers::new(config, clouds);
         let settle = journal.clone();
         let commands = Commands::start(commands::Setup {
             drivers: drivers.orders(),
@@ -301,18 +310,29 @@ fn serve(
     Ok((handles, listen, admin))
 }
 
-fn hooks(config: &Config) -> HashMap<String, Arc<NetatmoHook>> {
+fn hooks(config: &Config, clouds: &HashMap<String, Cloud>) -> HashMap<String, Arc<NetatmoHook>> {
     let hook = |(name, netatmo): (&String, &crate::systems::netatmo::Config)| {
         let hook = NetatmoHook {
             source: format!("netatmo/{name}"),
             config: netatmo.clone(),
-            session: Session::new(name, netatmo),
+            session: Session::new(name, netatmo).with_cloud(clouds.get(name).cloned()),
+            cloud: clouds.get(name).cloned(),
             watch: Mutex::new((BanWatch::default(), BadSignatures::default())),
             seconds: metrics::histogram!("portero_webhook_seconds"),
         };
         (name.clone(), Arc::new(hook))
     };
     config.netatmo.iter().map(hook).collect()
+}
+
+/// Where people let Portero in at Netatmo.
+fn oauth(config: &Config, clouds: &HashMap<String, Cloud>) -> HashMap<String, Arc<Consents>> {
+    let accounts = config.systems.netatmo.iter();
+    let known = accounts.filter_map(|(name, api)| {
+        let consents = Consents::new(api.clone(), clouds.get(name)?.clone());
+        Some((name.clone(), Arc::new(consents)))
+    });
+    known.collect()
 }
 
 fn start_delivery(

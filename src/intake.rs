@@ -270,6 +270,11 @@ impl Intake {
         }
     }
 
+    /// Whether an event of this id was taken before.
+    pub fn knows(&self, id: EventId) -> bool {
+        lock(&self.0.recent).contains_key(&id) || matches!(self.0.index.seen(id), Ok(Some(_)))
+    }
+
     /// Whether this is the first time the fact is heard; if so it is claimed.
     fn claim(&self, heard: &Heard) -> bool {
         // An index that cannot be read must not swallow events: better twice than never.

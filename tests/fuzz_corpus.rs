@@ -18,6 +18,8 @@ mod vms_wire;
 mod indigo_wire;
 #[path = "fuzz/checks/emm_wire.rs"]
 mod emm_wire;
+#[path = "fuzz/checks/netatmo_api_wire.rs"]
+mod netatmo_api_wire;
 
 /// Runs `check` on every file of a folder below the package.
 fn replay(folder: &str, check: fn(&[u8])) {
@@ -66,4 +68,10 @@ fn indigo_wire() {
 fn emm_wire() {
     replay("tests/fuzz/corpus/emm_wire", emm_wire::check);
     replay("fixtures/emm", emm_wire::check);
+}
+
+#[test]
+fn netatmo_api_wire() {
+    replay("tests/fuzz/corpus/netatmo_api_wire", netatmo_api_wire::check);
+    replay("fixtures/netatmo_api", netatmo_api_wire::check);
 }

@@ -19,6 +19,7 @@ use crate::intake::Intake;
 use crate::ledger::Ledger;
 use crate::silence::{self, Watch};
 use crate::systems::link::{Keep, Link, Order, UnreadBody};
+use crate::systems::netatmo::api::{Cloud, CloudInbox};
 use crate::systems::{Certificate, emm, fibaro, indigo, netatmo, vms};
 
 /// Orders under way to one driver; its lane sends one at a time.
@@ -43,14 +44,25 @@ pub struct Running {
     tasks: JoinSet<()>,
 }
 
+/// Both sides of every Netatmo account whose cloud is used.
+pub fn clouds(config: &Config) -> (HashMap<String, Cloud>, HashMap<String, CloudInbox>) {
+    let both = config.systems.netatmo.keys().map(|name| {
+        let names = config.netatmo.get(name).map(|account| &account.names);
+        let (cloud, inbox) = names.map_or_else(Cloud::new, Cloud::with_names);
+        ((name.clone(), cloud), (name.clone(), inbox))
+    });
+    both.unzip()
+}
+
 impl Drivers {
     /// A driver for each system in the config.
-    pub fn new(config: &Config) -> Drivers {
+    pub fn new(config: &Config, mut clouds: HashMap<String, CloudInbox>) -> Drivers {
         let mut drivers = Drivers(Vec::new());
         let systems = &config.systems;
         for (name, config) in systems.netatmo.clone() {
+            let Some(inbox) = clouds.remove(&name) else { continue };
             drivers.add("netatmo", &name, &Certificate::System, |link| {
-                Box::pin(netatmo::api::run(config, link))
+                Box::pin(netatmo::api::run(config, inbox, link))
             });
         }
         for (name, config) in systems.fibaro.clone() {

@@ -58,8 +58,9 @@ pub fn demo(args: &DemoArgs) -> anyhow::Result<u8> {
     let secret = random_token();
     run::runtime()?.block_on(async {
         let mut signals = run::Signals::listen()?;
-        let sims = sims::Sims::start().await.context("cannot start the simulators")?;
-        let config = config(args, &folder.0, &secret, &sims.config())?;
+        let sims =
+            sims::Sims::start(secret.clone()).await.context("cannot start the simulators")?;
+        let config = config(args, &folder.0, &secret, &sims)?;
         let app = run::start(config, true).await?;
         let token = pair(&app).await?;
         app.face.set_demo_session(token);
@@ -73,7 +74,7 @@ pub fn demo(args: &DemoArgs) -> anyhow::Result<u8> {
         let http = reqwest::Client::builder().no_proxy().build()?;
         let pace = std::time::Duration::from_millis(args.pace_ms);
         tokio::spawn(sim.run(http, pace, stopping.clone()));
-        sims.tell_stories(pace * OTHERS_SLOWER, &stopping);
+        sims.tell_stories(app.listen, pace * OTHERS_SLOWER, &stopping);
         println!("Portero's demo runs: open http://{} (Ctrl-C ends it)", app.listen);
         signals.asked().await;
         stopping.cancel();
@@ -104,7 +105,7 @@ fn config(
     args: &DemoArgs,
     folder: &Path,
     secret: &Secret,
-    systems: &str,
+    sims: &sims::Sims,
 ) -> anyhow::Result<Config> {
     let rules = match &args.rules {
         Some(rules) => rules.clone(),
@@ -116,12 +117,14 @@ fn config(
         "[server]\nlisten = \"{}\"\nadmin = \"{}\"\n\
          [store]\npath = \"data\"\n[rules]\npath = {:?}\n\
          [push]\nallow_insecure_endpoints = true\n\
-         [netatmo.home]\nclient_secret = \"{}\"\n{systems}\
+         [netatmo.home]\nclient_secret = \"{}\"\n{}{}\
          [people.ana]\n[people.ben]\n[groups]\nfamily = [\"ana\", \"ben\"]\n",
         args.listen,
         args.admin,
         rules,
         secret.expose(),
+        sims.netatmo_keys(),
+        sims.config(),
     );
     let (mut config, _) = Config::parse(SourceFile::new("demo", text), folder, &|_| None)?;
     if let Some(home) = config.netatmo.get_mut("home") {

@@ -17,6 +17,7 @@ use crate::event::Heard;
 use crate::intake::Intake;
 use crate::record::Quarantined;
 use crate::systems::netatmo;
+use crate::systems::netatmo::api::{CallHeard, Cloud};
 use crate::systems::netatmo::health::{BadSignatures, BanWatch};
 use crate::systems::netatmo::session::Session;
 use crate::systems::netatmo::signature::verify;
@@ -36,6 +37,8 @@ pub struct NetatmoHook {
     pub source: String,
     /// Key and strictness of the signature.
     pub config: netatmo::Config,
+    /// The account's cloud, if it is used.
+    pub cloud: Option<Cloud>,
     /// Remembers calls between their frames.
     pub session: Session,
     /// Counts our own bad answers; short lock.
@@ -112,6 +115,9 @@ impl NetatmoHook {
             Ok(trust) => {
                 let heard = self.session.webhook(&body, trust, now);
                 self.lock().1.good();
+                if let Some(cloud) = &self.cloud {
+                    note(cloud, &heard);
+                }
                 intake.take(heard).await;
             }
             Err(reject) => {
@@ -133,6 +139,9 @@ impl NetatmoHook {
         self.seconds.record(took);
         if self.lock().0.answered(status, took) {
             self.raise(intake, "portero.netatmo.ban_risk", "two slow or failed answers in a row");
+            if let Some(cloud) = &self.cloud {
+                cloud.doubt();
+            }
         }
     }
 
@@ -150,6 +159,39 @@ impl NetatmoHook {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, (BanWatch, BadSignatures)> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// After these, what the cloud says of a thing's state is another.
+const MOVING: [&str; 12] = [
+    "netatmo.tag_big_move",
+    "netatmo.tag_small_move",
+    "netatmo.tag_open",
+    "netatmo.module_connect",
+    "netatmo.module_disconnect",
+    "netatmo.connection",
+    "netatmo.disconnection",
+    "netatmo.on",
+    "netatmo.off",
+    "netatmo.light_mode",
+    "netatmo.person_away",
+    "netatmo.person_home",
+];
+
+/// Tells the cloud's driver what it wants to know of a webhook; an account that has none of this
+/// pays for one comparison of a text.
+fn note(cloud: &Cloud, heard: &[Heard]) {
+    let Some(Heard { event, .. }) = heard.first() else { return };
+    cloud.webhook(event.received, event.kind == "netatmo.webhook_activation");
+    match event.kind.as_str() {
+        "netatmo.topology_changed" | "netatmo.new_module" | "netatmo.new_device" => {
+            cloud.topology()
+        }
+        kind if MOVING.contains(&kind) => cloud.moved(),
+        _ => {}
+    }
+    if let Some(call) = CallHeard::of(event) {
+        cloud.call(call);
     }
 }
 

@@ -5,6 +5,7 @@ pub mod admin;
 mod api;
 pub mod commands;
 pub mod hooks;
+pub mod oauth;
 mod pair;
 mod session;
 mod stream;
@@ -34,6 +35,7 @@ use crate::router::{Message, View};
 use crate::secret::Secret;
 
 use hooks::NetatmoHook;
+use oauth::Consents;
 use timeline::Timeline;
 
 /// How long a connection may take over the head of its first request: a slow-loris sender holds
@@ -77,6 +79,8 @@ pub struct Face {
     pub rules: watch::Receiver<RulesStatus>,
     /// Configured Netatmo webhooks by name.
     pub hooks: HashMap<String, Arc<NetatmoHook>>,
+    /// Where people let Portero in at Netatmo, by account.
+    pub oauth: HashMap<String, Arc<Consents>>,
     /// Our VAPID public key, base64url.
     pub vapid: String,
     /// Signs and checks delivery receipts.
@@ -176,6 +180,7 @@ pub fn serve(
             .app_data(face.clone())
             .app_data(web::JsonConfig::default().limit(JSON_BYTES_MAX).error_handler(bad_json))
             .configure(|app| hooks::routes(&face.hooks, app))
+            .configure(oauth::routes)
             .app_data(web::QueryConfig::default().error_handler(bad_query))
             .service(web::scope("/api").wrap(private()).configure(api::routes))
             .service(

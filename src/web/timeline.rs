@@ -134,6 +134,13 @@ impl Timeline {
         })
     }
 
+    /// The events of a source that are in memory, oldest first.
+    pub fn events_of(&self, source: &str) -> Vec<Arc<Event>> {
+        let latest = self.lock();
+        let events = latest.order.iter().filter_map(|(_, id)| Some(&latest.items.get(id)?.event));
+        events.filter(|event| event.source == source).cloned().collect()
+    }
+
     /// The position of the oldest event in memory.
     pub fn oldest(&self) -> Option<Position> {
         self.lock().order.front().map(|(position, _)| *position)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use portero::clock::Clock;
 use portero::command::{Command, Repeat};
 use portero::disk::OsDisk;
-use portero::event::{Event, Trust};
+use portero::event::{Event, Heard, Trust};
 use portero::index::Index;
 use portero::intake::Intake;
 use portero::journal::Journal;
@@ -82,6 +82,11 @@ impl TestHouse {
     fn records(&self) -> Vec<Record> {
         let entries = self.journal.read(self.journal.first());
         entries.map(|entry| entry.unwrap().record).collect()
+    }
+
+    /// Takes in what came another way than by the driver.
+    pub async fn take(&self, heard: Vec<Heard>) {
+        self.intake.take(heard).await;
     }
 
     /// All events so far.

@@ -5,13 +5,18 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod demo;
+mod emm;
 mod fibaro;
+mod front;
 mod indigo;
+mod netatmo;
 mod vms;
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use portero::command::{Kind, Spec};
+use serde_json::{Map, Value, json};
 use support::{Home, Server, http, within};
 
 /// As long as a test waits for what must come: several reconnects with their waits.
@@ -25,6 +30,29 @@ rules:
     do:
       - set: { "told/{{ event.type }}": "{{ event.subject | default('-') }}{% if event.caught_up %} (caught up){% endif %}" }
 "#;
+
+/// Arguments for a command: these where it takes them, the first that fits for what else it needs.
+pub fn sample(spec: &Spec, given: &Value) -> Value {
+    let mut args = Map::new();
+    for arg in spec.args {
+        let any = || match arg.kind {
+            Kind::Int(least, _) => json!(least),
+            Kind::Millis(least, _) => json!(least),
+            Kind::Number => json!(21.5),
+            Kind::Flag => json!(true),
+            Kind::Word(words) => json!(words[0]),
+            Kind::Texts => json!(["x"]),
+            Kind::Json => json!({}),
+            Kind::Text | Kind::Secret => json!("x"),
+        };
+        match given.get(arg.name) {
+            Some(value) => drop(args.insert(arg.name.into(), value.clone())),
+            None if arg.required => drop(args.insert(arg.name.into(), any())),
+            None => {}
+        }
+    }
+    Value::Object(args)
+}
 
 /// A running house with one system in it.
 pub struct Estate {

@@ -7,9 +7,10 @@ use std::sync::{Mutex, PoisonError};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::event::{Event, Heard, Marks, Trust};
+use crate::event::{Event, EventId, Heard, Marks, Trust};
 
 use super::Config;
+use super::api::Cloud;
 use super::calls::{Calls, Facts};
 use super::fields::Fields;
 use super::identity::{self, Identity};
@@ -23,6 +24,8 @@ pub struct Session {
     source: String,
     /// Ids in lower case.
     names: BTreeMap<String, String>,
+    /// Knows Netatmo's own names, if the cloud is used.
+    cloud: Option<Cloud>,
     /// Held only while one frame of a call is noted.
     calls: Mutex<Calls>,
 }
@@ -48,7 +51,36 @@ impl Session {
         Session {
             source: format!("netatmo/{name}"),
             names: names.iter().map(|(id, name)| (id.to_lowercase(), name.clone())).collect(),
+            cloud: None,
             calls: Mutex::default(),
+        }
+    }
+
+    /// The same, with the names that the cloud tells for what has none.
+    pub fn with_cloud(self, cloud: Option<Cloud>) -> Session {
+        Session { cloud, ..self }
+    }
+
+    /// The events that the webhook of a fact would have made, from the cloud's history: the same
+    /// ids, marked as caught up. `raw` is what the history holds of it.
+    pub fn caught_up(&self, body: &[u8], raw: &[u8], trust: Trust, now: Timestamp) -> Vec<Heard> {
+        let mut all = self.webhook(body, trust, now);
+        for Heard { event, .. } in &mut all {
+            event.marks.caught_up = true;
+            event.raw = raw.to_vec();
+        }
+        all
+    }
+
+    /// The ids of the events that a body reports, without remembering anything of it.
+    pub fn ids(&self, body: &[u8], now: Timestamp) -> Vec<EventId> {
+        let Ok(mut frame) = normalise::frame(body) else { return Vec::new() };
+        let persons = std::mem::take(&mut frame.persons);
+        let id = |person| identity::of(&self.source, &frame, person, now).id;
+        if persons.is_empty() {
+            vec![id(None)]
+        } else {
+            persons.iter().map(|p| id(Some(p))).collect()
         }
     }
 
@@ -118,7 +150,11 @@ impl Session {
             match self.owners_name(id) {
                 Some(owners) => data.put(name, owners),
                 None if data.text(name).is_some() => {}
-                None => data.put(name, id.to_owned()),
+                None => {
+                    let learned = self.cloud.as_ref().and_then(|cloud| cloud.name(id));
+                    let name_of = learned.unwrap_or_else(|| id.to_owned());
+                    data.put(name, name_of);
+                }
             }
         }
     }
@@ -170,7 +206,6 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::EventId;
 
     fn hear(session: &Session, body: &str, now: &str) -> Vec<Heard> {
         session.webhook(body.as_bytes(), Trust::Authentic, now.parse().unwrap())
