@@ -356,6 +356,48 @@ async fn a_restart_catches_up_and_repeats_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_huge_object_is_known_by_its_sum_and_told_once() {
+    let scene = Scene::start().await;
+    let huge = |c: &str| {
+        json!({ "id": 5, "name": "Plan", "class": "indigo.ControlPage",
+        "folderId": 0, "notes": c.repeat(300 * 1024) })
+    };
+    scene.sim.add(Feed::Page, huge("x"));
+    scene.house.event("indigo.page.added", 1).await;
+    let known = scene.house.state("indigo/house/page/5").unwrap();
+    assert_eq!(scene.house.state("indigo/house/page/Plan"), Some(known.clone()));
+    assert_eq!(known["name"], "Plan");
+    assert!(known["bytes_left_out"].as_u64().unwrap() > 300 * 1024 && known["sha256"].is_string());
+    // A restart finds it as it was, and the next one finds it changed.
+    let (house, sim) = scene.stop().await;
+    let restarted = |house: TestHouse, sim: Sim| async move {
+        let round = |house: &TestHouse| {
+            let marker = house.state("indigo/house/feed/page")?;
+            marker["round"].as_u64()
+        };
+        let before = round(&house);
+        let (run, driver) = Scene::drive(&house, &sim);
+        house.until("a comparison", |house| (round(house) > before).then_some(())).await;
+        Scene { house, sim, run, driver }
+    };
+    let scene = restarted(house, sim).await;
+    let (house, sim) = scene.stop().await;
+    assert_eq!(house.events().len(), 1, "the same is told once");
+    sim.change(Feed::Page, 5, |page| set(page, &["notes"], "y".repeat(300 * 1024).into()));
+    let scene = restarted(house, sim).await;
+    let event = scene.house.event("indigo.page.changed", 1).await;
+    assert_eq!(event.data["changed"][0]["path"], "sha256");
+    assert_ne!(scene.house.state("indigo/house/page/5"), Some(known));
+    // Live again, a change is told by what changed, and a small object is there whole.
+    scene.sim.change(Feed::Page, 5, |page| set(page, &["notes"], "z".into()));
+    let event = scene.house.event("indigo.page.changed", 2).await;
+    assert_eq!(event.data["changed"][0]["path"], "notes");
+    scene.until_exact().await;
+    assert_eq!(scene.house.events().len(), 3);
+    scene.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bad_manners_are_survived_and_the_mirror_is_exact_afterwards() {
     let scene = Scene::start().await;
     let manners: [fn(&mut portero::systems::indigo::sim::Mischief); 6] = [
@@ -422,9 +464,11 @@ async fn a_refused_key_is_said_and_a_missing_feed_is_no_trouble() {
     let house = TestHouse::new().await;
     let (run, driver) = Scene::drive(&house, &sim);
     let scene = Scene { house, sim, run, driver };
-    let why = |house: &TestHouse| house.state("indigo/house/link").map(|link| link["why"].clone());
-    let why = scene.house.until("the link's state", why).await;
-    assert!(why.as_str().unwrap().contains("the API key is refused: HTTP 401"), "{why}");
+    let is_told = |house: &TestHouse| {
+        let link = house.state("indigo/house/link")?;
+        link["why"].as_str()?.contains("the API key is refused: HTTP 401").then_some(())
+    };
+    scene.house.until("the link to say why not", is_told).await;
     let reply = scene.order("device.turnOn", json!({ "object": PORCH })).await;
     assert!(matches!(reply, Reply::Unsent(why) if why.contains("not connected")));
     scene.sim.misbehave(|m| (m.refuse, m.absent) = (None, Some(Feed::Trigger)));

@@ -19,8 +19,9 @@ use crate::intake::{Intake, Taken};
 use crate::record::{Becomes, Known, KnownChange, Quarantined};
 
 /// The most bytes of one value in a system's known state; a value above is left out and counted.
-/// Ten times the largest Indigo device.
-const VALUE_BYTES_MAX: usize = 256 * 1024;
+/// Ten times the largest Indigo device. A driver that can meet larger ones tells something in
+/// their place.
+pub const VALUE_BYTES_MAX: usize = 256 * 1024;
 
 /// One driver's link; `app` makes it.
 pub struct Link {
@@ -43,8 +44,8 @@ pub struct Link {
     pub stopping: CancellationToken,
     /// The way in.
     pub intake: Intake,
-    /// Whether the connection was up when last said.
-    pub is_up: Option<bool>,
+    /// Whether the connection was up when last said, why not, and since when.
+    pub is_up: Option<(bool, String, Timestamp)>,
 }
 
 /// See [`Link::unread`].
@@ -164,16 +165,20 @@ impl Link {
         } else {
             0.0
         });
-        if self.is_up.replace(up) == Some(up) {
+        let before = self.is_up.take().filter(|(was, ..)| *was == up);
+        let since = before.as_ref().map_or_else(|| self.clock.now(), |(.., since)| *since);
+        self.is_up = Some((up, why.to_string(), since));
+        if before.as_ref().is_some_and(|(_, said, _)| up || said == why) {
             return;
         }
-        if up {
+        if before.is_some() {
+            tracing::debug!(source = self.source, why, "still not connected");
+        } else if up {
             tracing::info!(source = self.source, "connected");
         } else {
             tracing::warn!(source = self.source, why, "not connected");
         }
         let mut news = News::default();
-        let since = self.clock.now();
         news.set(format!("{}/link", self.source), json!({ "up": up, "since": since, "why": why }));
         self.tell(news).await;
     }

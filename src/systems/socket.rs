@@ -67,9 +67,29 @@ pub enum SocketError {
     /// It ended; the peer's reason, if it gave one.
     #[error("the connection ended: {0}")]
     Ended(String),
+    /// The peer sent what no WebSocket peer may, a text that is no UTF-8 or a frame without end.
+    /// It is gone with the connection, so that only this is left to be kept.
+    #[error("the connection ended: {0}")]
+    Broken(String),
     /// The peer does not answer any more.
     #[error("the peer does not answer")]
     Dead,
+}
+
+/// Why a connection ended, and whether what came over it is to blame.
+fn ended(error: &tungstenite::Error) -> SocketError {
+    use tungstenite::Error;
+    use tungstenite::error::ProtocolError;
+    match error {
+        // Mere ends.
+        Error::Protocol(
+            ProtocolError::ResetWithoutClosingHandshake | ProtocolError::SendAfterClosing,
+        ) => SocketError::Ended(error.to_string()),
+        Error::Protocol(_) | Error::Utf8(_) | Error::Capacity(_) | Error::AttackAttempt => {
+            SocketError::Broken(error.to_string())
+        }
+        _ => SocketError::Ended(error.to_string()),
+    }
 }
 
 // === impl Socket ===
@@ -191,7 +211,7 @@ impl Socket {
     ) -> Result<Frame, SocketError> {
         let message = match message {
             None => return Err(SocketError::Ended("without a word".into())),
-            Some(Err(error)) => return Err(SocketError::Ended(error.to_string())),
+            Some(Err(error)) => return Err(ended(&error)),
             Some(Ok(message)) => message,
         };
         self.dead_at = None;

@@ -198,6 +198,23 @@ async fn all_mischief_at_once_is_survived_and_each_door_opens_once() {
 }
 
 #[tokio::test]
+async fn a_text_that_is_no_text_is_counted_and_the_driver_goes_on() {
+    let scene = Scene::new().await;
+    scene.sim.say_broken(b"{\"method\":\"\xff\xfe\"}");
+    let bad = scene.house.until("it is kept", |house| house.bad().pop()).await;
+    assert!(bad.reason.to_ascii_lowercase().contains("utf"), "{}", bad.reason);
+    scene
+        .house
+        .until("a new login", |_| (scene.sim.received("account.login").len() == 2).then_some(()))
+        .await;
+    scene.up().await;
+    scene.sim.ring(2);
+    scene.house.event("fibaro.button", 1).await;
+    assert_eq!(scene.house.bad().len(), 1);
+    scene.stop().await;
+}
+
+#[tokio::test]
 async fn a_lost_answer_is_unknown_and_the_door_is_not_opened_again() {
     let scene = Scene::new().await;
     scene.sim.behave(|manners| manners.mute = ["relay.open"].into());

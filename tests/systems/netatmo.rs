@@ -68,7 +68,10 @@ impl Account {
     /// SIGTERM, what happens meanwhile, and a new start, which looks at the history.
     fn away(&mut self, meanwhile: impl FnOnce(&Sim)) {
         self.estate.stop();
+        // Or a webhook that waits for its turn would find the next run.
+        self.sim.deaf(true);
         meanwhile(&self.sim);
+        self.sim.deaf(false);
         let before = self.sim.calls("/api/getevents");
         self.estate.go_on();
         self.moved_in();

@@ -230,7 +230,13 @@ impl Driver {
                 self.step(Input::Odd("a huge frame", text.as_bytes()), socket).await
             }
             Ok(Frame::Text(text)) => self.step(Input::Frame(text.as_bytes()), socket).await,
-            Err(error) => self.step(Input::Closed(&error.to_string()), socket).await,
+            Err(error) => {
+                if let SocketError::Broken(_) = error {
+                    // Its bytes are gone with the connection.
+                    self.link.bad(error.to_string(), Vec::new());
+                }
+                self.step(Input::Closed(&error.to_string()), socket).await
+            }
         }
     }
 

@@ -121,9 +121,11 @@ pub struct Session {
     pending: BTreeMap<u64, Pending>,
     /// Orders that wait for the login, or for a sign of life.
     held: VecDeque<Waiting>,
-    /// Methods that this intercom said, or showed by silence, that it lacks. Kept in memory only:
+    /// Methods that this intercom said that it lacks. Kept in memory only:
     /// a restart asks again.
     lacks: BTreeSet<&'static str>,
+    /// This socket did not answer how a relay is: not asked again before the next one.
+    is_mute_on_relays: bool,
     /// The token in use; empty before the first login. Kept after it to be found in bad frames.
     token: Secret,
     /// Counts tokens: a request refused with an older one is sent again with the newer.
@@ -179,6 +181,7 @@ impl Session {
             pending: BTreeMap::new(),
             held: VecDeque::new(),
             lacks: BTreeSet::new(),
+            is_mute_on_relays: false,
             token: Secret::new(""),
             generation: 0,
             answered_at: Duration::ZERO,
@@ -191,6 +194,7 @@ impl Session {
         match input {
             Input::Connected => {
                 self.answered_at = now.up;
+                self.is_mute_on_relays = false;
                 self.login(now);
             }
             Input::Frame(frame) => self.frame(frame, now),
@@ -264,6 +268,9 @@ impl Session {
             return;
         };
         self.answered_at = now.up;
+        if result.as_ref().is_err_and(|error| error.is_silent) {
+            self.bad("a reply with neither result nor error", frame);
+        }
         match pending.what {
             Purpose::Login => self.logged_in(result, now),
             Purpose::Refresh(generation) => self.refreshed(generation, result, now),
@@ -303,8 +310,8 @@ impl Session {
             Purpose::Refresh(_) => self.down("no answer to a token refresh", false),
             Purpose::Logout => {}
             Purpose::RelayState { .. } => {
-                // Some firmware may not answer what it does not know.
-                self.lacks.insert("relay.state");
+                // Some firmware may not answer what it does not know; a dead socket answers nothing.
+                self.is_mute_on_relays = true;
                 self.renew(now);
             }
             Purpose::Order(waiting) => {
@@ -413,7 +420,7 @@ impl Session {
     // --- After a gap.
 
     fn ask_relays(&mut self, now: Moment) {
-        if self.lacks.contains("relay.state") {
+        if self.lacks.contains("relay.state") || self.is_mute_on_relays {
             return;
         }
         for relay in RELAYS {

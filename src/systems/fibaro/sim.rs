@@ -19,6 +19,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -208,6 +210,12 @@ impl Sim {
     /// Sends every socket a binary frame.
     pub fn say_bytes(&self, bytes: &[u8]) {
         self.say(|| Say::Frame(Message::binary(bytes.to_vec())));
+    }
+
+    /// Sends every socket a text frame of bytes that are no text.
+    pub fn say_broken(&self, bytes: &[u8]) {
+        let text = OpCode::Data(Data::Text);
+        self.say(|| Say::Frame(Message::Frame(Frame::message(bytes.to_vec(), text, true))));
     }
 
     /// Another certificate from now on, as after a reset or with somebody in between.

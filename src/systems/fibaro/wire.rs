@@ -39,7 +39,8 @@ pub enum Incoming {
     Reply {
         /// The request's id; none if it is missing or none of ours.
         id: Option<u64>,
-        /// What it answered. Success is the absence of `error`: the result is mostly the number 0.
+        /// What it answered. Success is a `result` of any value, mostly the number 0, without an
+        /// `error`.
         result: Result<Value, RpcError>,
     },
     /// Something happened.
@@ -62,6 +63,8 @@ pub struct RpcError {
     pub message: String,
     /// The name in its data: `InvalidToken`.
     pub name: String,
+    /// Whether it is none: there was a reply, with neither `result` nor `error`.
+    pub is_silent: bool,
 }
 
 /// A token and how long it lives.
@@ -115,11 +118,13 @@ fn message(value: Value) -> Incoming {
         Some(Value::Null) | None => {}
         Some(error) => return Incoming::Reply { id, result: Err(RpcError::read(error)) },
     }
-    let result = fields.remove("result");
-    if result.is_none() && !fields.contains_key("id") {
-        return Incoming::Bad("neither a reply nor a signal");
+    match fields.remove("result") {
+        Some(result) => Incoming::Reply { id, result: Ok(result) },
+        None if fields.contains_key("id") => {
+            Incoming::Reply { id, result: Err(RpcError::silent()) }
+        }
+        None => Incoming::Bad("neither a reply nor a signal"),
     }
-    Incoming::Reply { id, result: Ok(result.unwrap_or(Value::Null)) }
 }
 
 impl RpcError {
@@ -134,7 +139,13 @@ impl RpcError {
         };
         let code = fields.get("code").and_then(whole);
         let message = fields.get("message").map(shown).unwrap_or_default();
-        RpcError { code, message, name }
+        RpcError { code, message, name, is_silent: false }
+    }
+
+    /// Of a reply that says nothing.
+    fn silent() -> RpcError {
+        let message = "the intercom answered neither result nor error".to_string();
+        RpcError { message, is_silent: true, ..RpcError::default() }
     }
 
     /// Whether the token was not accepted, in either of the two forms seen: then nothing was done.
@@ -322,7 +333,9 @@ mod tests {
         let ok = |id, result| Incoming::Reply { id, result: Ok(result) };
         assert_eq!(one(r#"{"jsonrpc":"2.0","id":7,"result":0}"#), ok(Some(7), json!(0)));
         assert_eq!(one(r#"{"id":"7","result":null,"error":null}"#), ok(Some(7), Value::Null));
-        assert_eq!(one(r#"{"id":7}"#), ok(Some(7), Value::Null));
+        for silent in [r#"{"id":7}"#, r#"{"id":7,"error":null}"#, r#"{"id":7,"results":0}"#] {
+            assert!(failed(silent).is_silent, "{silent}");
+        }
         assert_eq!(one(r#"{"id":[],"result":false}"#), ok(None, json!(false)));
         assert_eq!(one("{}"), Incoming::Bad("neither a reply nor a signal"));
     }

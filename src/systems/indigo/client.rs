@@ -342,7 +342,7 @@ impl Dial {
             }
             let why = self.why(&error);
             let wait = if why == Closed::Absent { ABSENT_WAIT } else { backoff.next_wait() };
-            if broke_protocol(&error) {
+            if let SocketError::Broken(_) = error {
                 let bad = Said::Bad(format!("{}-feed: {error}", feed.as_str()));
                 let _ = self.said.send((feed, bad)).await;
             }
@@ -406,14 +406,6 @@ impl Dial {
             other => Closed::Because(other.to_string()),
         }
     }
-}
-
-/// Whether the peer sent what no WebSocket peer may: too much, or no UTF-8.
-fn broke_protocol(error: &SocketError) -> bool {
-    let SocketError::Ended(why) = error else { return false };
-    let why = why.to_ascii_lowercase();
-    ["too long", "utf-8", "utf8", "protocol error"].iter().any(|sign| why.contains(sign))
-        && !why.contains("without closing handshake")
 }
 
 #[cfg(test)]

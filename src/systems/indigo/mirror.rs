@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::{Feed, wire};
+use super::{Feed, stand_in, wire};
 use crate::record::{Becomes, KnownChange};
 
 /// The objects of one kind.
@@ -58,15 +58,23 @@ impl Mirror {
         &self.objects
     }
 
-    /// An object is this from now on. Returns what it was; `known` gets what differs.
+    /// An object, if more is known of it than its stand-in.
+    pub fn whole(&self, id: i64) -> Option<&Value> {
+        self.get(id).filter(|object| !stand_in::is(object))
+    }
+
+    /// An object is this from now on. Returns what it was; `known` gets what differs. One that is
+    /// known from before by its stand-in and is still the same was this already.
     pub fn put(&mut self, id: i64, new: Value, known: &mut Vec<KnownChange>) -> Option<Value> {
-        let path = format!("{}/{id}", self.prefix);
         let old = self.objects.insert(id, new.clone());
-        match &old {
-            Some(old) if *old == new => return Some(new),
-            Some(old) => known.extend(fields(old, &new).map(|to| KnownChange { path, to })),
-            None => known.push(KnownChange { path, to: Becomes::Is(new.clone()) }),
+        let instead = stand_in::of(&new);
+        if let Some(old) = &old
+            && (*old == new || instead.as_ref() == Some(old))
+        {
+            return Some(new);
         }
+        let path = format!("{}/{id}", self.prefix);
+        known.extend(becomes(old.as_ref(), &new, instead).map(|to| KnownChange { path, to }));
         let (before, after) = (old.as_ref().and_then(name_of), name_of(&new));
         if before != after {
             self.rename(id, before, after, known);
@@ -108,7 +116,7 @@ impl Mirror {
         }
     }
 
-    /// The path by name: a variable's value, any other object itself. A name of digits could be
+    /// The path by name: a variable's value, any other object itself or what stands in for it. A name of digits could be
     /// taken for an id, so it has none.
     fn tell_name(&self, name: &str, known: &mut Vec<KnownChange>) {
         if name.is_empty() || name.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -124,9 +132,11 @@ impl Mirror {
         known.push(KnownChange { path: format!("{}/{name}", self.prefix), to });
     }
 
-    /// A variable's value, as a text.
+    /// A variable's value, as a text, unless it is too large for that.
     fn value_of(&self, object: Option<&Value>) -> Option<Value> {
-        object.filter(|_| self.feed == Feed::Variable).map(|object| variable_value(object).into())
+        let fits = |object: &&Value| !stand_in::is(object) && stand_in::of(object).is_none();
+        let object = object.filter(|_| self.feed == Feed::Variable).filter(fits)?;
+        Some(variable_value(object).into())
     }
 }
 
@@ -141,6 +151,18 @@ pub fn variable_value(object: &Value) -> String {
         Some(Value::String(text)) => text.clone(),
         None | Some(Value::Null) => String::new(),
         Some(other) => other.to_string(),
+    }
+}
+
+/// What is known of an object now; nothing if that is the same. `instead` stands in for a large
+/// one.
+fn becomes(old: Option<&Value>, new: &Value, instead: Option<Value>) -> Option<Becomes> {
+    let was = |old: &Value| if stand_in::is(old) { Some(old.clone()) } else { stand_in::of(old) };
+    match (old.map(|old| (old, was(old))), instead) {
+        (None | Some((_, Some(_))), None) => Some(Becomes::Is(new.clone())),
+        (Some((old, None)), None) => fields(old, new),
+        (Some((_, was)), Some(instead)) if was.as_ref() == Some(&instead) => None,
+        (_, Some(instead)) => Some(Becomes::Is(instead)),
     }
 }
 
@@ -189,6 +211,40 @@ mod tests {
         known.clear();
         mirror.remove(7, &mut known);
         assert_eq!(told(&known), [r#"variable/7 "gone""#, r#"variable/house "gone""#]);
+    }
+
+    #[test]
+    fn a_large_object_has_a_stand_in_and_is_not_told_again_after_a_restart() {
+        let text = |c: &str| c.repeat(crate::systems::link::VALUE_BYTES_MAX);
+        let plan = |value: &str| json!({"id": 7, "name": "plan", "value": value});
+        let mut mirror = Mirror::new("indigo/house", Feed::Variable, &[]);
+        let mut known = Vec::new();
+        mirror.put(7, plan(&text("x")), &mut known);
+        let lines = told;
+        let Becomes::Is(told) = known[0].to.clone() else { panic!("{known:?}") };
+        assert_eq!((&told["name"], &told["bytes_left_out"]), (&json!("plan"), &json!(262_177)));
+        let same = Becomes::SameAs("indigo/house/variable/7".into());
+        assert_eq!(
+            known[1..],
+            [KnownChange { path: "indigo/house/variable/plan".into(), to: same }]
+        );
+        // In memory it is exact, and a change of it changes the stand-in.
+        assert_eq!(mirror.whole(7), Some(&plan(&text("x"))));
+        known.clear();
+        mirror.put(7, plan(&text("y")), &mut known);
+        assert!(matches!(&known[..], [KnownChange { to: Becomes::Is(now), .. }] if *now != told));
+        // The next run knows it by its stand-in.
+        let mut again =
+            Mirror::new("indigo/house", Feed::Variable, &[(known[0].path.clone(), told)]);
+        assert_eq!((again.named("plan"), again.whole(7)), (Some(7), None));
+        known.clear();
+        let was = again.put(7, plan(&text("x")), &mut known);
+        assert_eq!((was, known.len()), (Some(plan(&text("x"))), 0), "nothing is new");
+        assert!(again.whole(7).is_some());
+        // It shrinks, and is there whole with its value by name.
+        again.put(7, plan("z"), &mut known);
+        let whole = r#"variable/7 {"is":{"id":7,"name":"plan","value":"z"}}"#;
+        assert_eq!(lines(&known), [whole, r#"variable/plan {"is":"z"}"#]);
     }
 
     #[test]

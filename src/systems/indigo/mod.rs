@@ -4,6 +4,7 @@
 pub mod patch;
 pub mod diff;
 pub mod wire;
+pub mod stand_in;
 pub mod mirror;
 pub mod reconcile;
 pub mod requests;

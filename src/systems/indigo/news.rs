@@ -8,6 +8,7 @@ use super::Feed;
 use super::diff::{Changed, changed};
 use super::local_time::moment;
 use super::mirror::{name_of, variable_value};
+use super::stand_in;
 use super::sync::{Change, How};
 use crate::event::{Event, Trust, digest128};
 use crate::secret::hex;
@@ -15,13 +16,14 @@ use crate::systems::link::event;
 
 /// The most changed values in one event; a plugin's device may have thousands of states.
 const CHANGED_MAX: usize = 64;
-/// The most bytes of one old or new value in an event, as JSON; state has it whole.
+/// The most bytes of one old or new value in an event, as JSON; state has it whole, if the whole
+/// object fits there.
 const VALUE_BYTES_MAX: usize = 4 * 1024;
 /// The most bytes of a frame that an event keeps.
 pub const RAW_BYTES_MAX: usize = 64 * 1024;
 
 /// Fields that change whenever a device is in touch; alone they are no news.
-const IN_TOUCH: [&str; 2] = ["lastChanged", "lastSuccessfulComm"];
+pub const IN_TOUCH: [&str; 2] = ["lastChanged", "lastSuccessfulComm"];
 
 /// Every type of event of this system.
 pub fn types() -> Vec<String> {
@@ -64,6 +66,10 @@ impl Teller {
         now: Timestamp,
     ) -> Option<Event> {
         let differs = match (&change.old, &change.new) {
+            // Of a large object only its sum is known from before a restart.
+            (Some(old), Some(new)) if stand_in::is(old) => {
+                changed(old, stand_in::of(new).as_ref().unwrap_or(new))
+            }
             (Some(old), Some(new)) => changed(old, new),
             _ => Vec::new(),
         };
@@ -90,7 +96,8 @@ impl Teller {
             data.insert("value".into(), bounded(variable_value(object).into()));
         }
         if what == "changed" {
-            let old = change.old.as_ref().filter(|_| feed == Feed::Variable);
+            let has_value = |old: &&Value| feed == Feed::Variable && !stand_in::is(old);
+            let old = change.old.as_ref().filter(has_value);
             let old = old.map(|old| ("old_value".into(), bounded(variable_value(old).into())));
             data.extend(old);
             self.add_differences(&mut event, &differs);

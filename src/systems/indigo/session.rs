@@ -10,6 +10,7 @@ use super::commands;
 use super::log::Log;
 use super::news::{RAW_BYTES_MAX, Teller};
 use super::orders::{Asked, Next, Orders};
+use super::stand_in;
 use super::sync::{Effects, Heard, Sync};
 use super::wire::{self, Message};
 use super::{Config, Feed, Moment};
@@ -319,11 +320,15 @@ impl Session {
         }
         let id = message.get("objectId").and_then(Value::as_i64);
         let device = id.and_then(|id| self.syncs.get(&Feed::Device)?.mirror.get(id));
-        match device.is_some_and(commands::is_lock) {
-            true => {
-                Err(format!("it is a lock: `{}` might open it; use `device.unlock`", command.call))
+        let call = &command.call;
+        match device {
+            Some(device) if commands::is_lock(device) => {
+                Err(format!("it is a lock: `{call}` might open it; use `device.unlock`"))
             }
-            false => Ok(()),
+            Some(device) if stand_in::is(device) => {
+                Err(format!("it is not known yet whether it is a lock that `{call}` might open"))
+            }
+            _ => Ok(()),
         }
     }
 

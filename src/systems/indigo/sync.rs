@@ -227,7 +227,7 @@ impl Sync {
             Step::Added(object) => return self.put(id, Some(object), How::Live(heard), true, out),
             Step::Deleted => return self.put(id, None, How::Live(heard), true, out),
             Step::Garbled => None,
-            Step::Patched(patch) => self.mirror.get(id).and_then(|o| patch.apply(o).ok()),
+            Step::Patched(patch) => self.mirror.whole(id).and_then(|o| patch.apply(o).ok()),
         };
         match patched.filter(|applied| id_of(&applied.object) == Some(id)) {
             Some(applied) => {

@@ -150,6 +150,10 @@ impl Session {
             }
             Err(error) => error,
         };
+        if error.is_silent {
+            // Nobody can say whether it did it.
+            return self.unknown(waiting, &error.message);
+        }
         if error.is_missing_method() {
             let why = format!("this intercom lacks it ({})", waiting.call);
             return self.out.push(Output::Answer(waiting.ticket, Reply::Refused(why)));

@@ -148,6 +148,29 @@ fn a_signal_may_come_before_the_reply_and_zero_is_success() {
 }
 
 #[test]
+fn a_reply_that_says_nothing_is_no_success() {
+    let why = "the intercom answered neither result nor error";
+    for reply in [json!({ "jsonrpc": "2.0" }), json!({ "error": null })] {
+        for call in ["relay.open", "relay.state"] {
+            let mut play = Play::ready();
+            play.order(7, call, json!({ "relay": 0 }));
+            let mut reply = reply.clone();
+            reply["id"] = play.sent()[0]["id"].clone();
+            play.hear(reply);
+            assert_eq!(play.answer(), Reply::Unknown(why.into()));
+            assert!(matches!(play.out[..], [Output::Bad(..)]), "{:?}", play.out);
+        }
+    }
+    for result in [json!(0), json!(null), json!(false), json!({})] {
+        let mut play = Play::ready();
+        play.open(7);
+        let id = play.ids("relay.open")[0];
+        play.hear(json!({ "id": id, "result": result, "error": null }));
+        assert!(matches!(play.answer(), Reply::Done(_)), "{result}");
+    }
+}
+
+#[test]
 fn a_void_token_is_renewed_on_the_same_socket_and_a_young_command_leaves_once_more() {
     for error in token_errors() {
         let mut play = Play::ready();
@@ -438,4 +461,19 @@ fn an_order_past_its_deadline_is_not_sent() {
     play.input(Input::Order(Ask { ticket: 1, call, args, secrets, deadline }));
     assert!(matches!(play.answer(), Reply::Unsent(_)));
     assert!(play.sent().is_empty());
+}
+
+#[test]
+fn a_dead_socket_does_not_teach_that_relays_cannot_be_asked() {
+    let mut play = Play::new();
+    play.input(Input::Connected);
+    play.login(1);
+    assert_eq!(play.ids("getState").len(), 2);
+    play.wait(10_000);
+    play.input(Input::Closed("no answer to a token refresh"));
+    play.sent();
+    play.input(Input::Connected);
+    let login = play.ids("login")[0];
+    play.login(login);
+    assert_eq!(play.ids("getState").len(), 2);
 }

@@ -68,6 +68,11 @@ impl Calls {
         Calls { seen: seen.collect(), learned: kept.is_some(), path, pages: Vec::new() }
     }
 
+    /// Whether the list was read at least once, ever.
+    pub fn is_learned(&self) -> bool {
+        self.learned
+    }
+
     /// Forgets pages under way: the list is asked for from its beginning again.
     pub fn restart(&mut self) {
         self.pages.clear();
@@ -136,9 +141,7 @@ impl Calls {
             bad.push(Bad { reason, raw: call.raw.clone() });
             return None;
         }
-        let young = call.created_at.is_some_and(|at| is_young(at, told.server, RING_AGE_MAX));
-        // A step of a call that was seen a moment ago is live, however long it lasted.
-        let caught_up = told.gap || if is_ring { !young } else { before.is_none() && !young };
+        let caught_up = told.first || !is_live(call, before.is_some(), told);
         Some(event(call, rang, house, told, caught_up))
     }
 
@@ -170,6 +173,20 @@ impl Calls {
         let gone: Vec<String> = by_age.into_iter().take(surplus).map(|(_, id)| id).collect();
         gone.iter().for_each(|id| drop(self.seen.remove(id)));
         gone
+    }
+}
+
+/// Whether what is new about a call is new to the world. Only the server's own clock can say how
+/// old a ring is, and it says so after a failed poll as well as before. Any other step of a call
+/// that was seen a moment ago is live, however long it lasted.
+fn is_live(call: &Call, was_seen: bool, told: &Told) -> bool {
+    let is_fresh = |at: Option<Timestamp>| {
+        let both = at.zip(told.server);
+        both.is_some_and(|(at, server)| is_young(at, server, RING_AGE_MAX))
+    };
+    match call.status {
+        Status::Ring | Status::Other(_) => is_fresh(call.created_at),
+        _ => !told.gap && (was_seen || is_fresh(call.created_at)),
     }
 }
 

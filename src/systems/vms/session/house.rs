@@ -31,6 +31,8 @@ pub struct House {
     learned: bool,
     /// Whether names are from before a restart and were not told since.
     names_stale: bool,
+    /// Those that the last look did not find: a second one must agree before they are gone.
+    missed: BTreeSet<u64>,
 }
 
 impl House {
@@ -98,14 +100,15 @@ impl House {
         }
     }
 
-    /// The answer to a question for these ids. Only if it was `whole` do missing ones count as
-    /// gone.
+    /// The answer to a question for these ids. Only if it was `whole` do missing ones count, and
+    /// only two looks in a row make them gone: a list may be empty for a moment.
     pub fn hear(&mut self, asked: &[u64], got: Vec<Intercom>, whole: bool, told: &Told) -> News {
         let mut news = News::default();
         let mut missing: BTreeSet<u64> = asked.iter().copied().collect();
         for intercom in got {
             // What was not asked for is not ours to judge, and the first of two counts.
             if missing.remove(&intercom.id) {
+                self.missed.remove(&intercom.id);
                 self.one(intercom, told, &mut news);
             }
         }
@@ -184,7 +187,7 @@ impl House {
     }
 
     fn lost(&mut self, id: u64, told: &Told, news: &mut News) {
-        if !self.intercoms.contains_key(&id) {
+        if !self.intercoms.contains_key(&id) || self.missed.insert(id) {
             return;
         }
         if self.learned {
@@ -195,6 +198,7 @@ impl House {
     }
 
     fn forget(&mut self, id: u64, news: &mut News) {
+        self.missed.remove(&id);
         let Some(fields) = self.intercoms.remove(&id) else { return };
         news.remove(self.path(id));
         if let Some(title) = fields.get("title").and_then(Value::as_str) {

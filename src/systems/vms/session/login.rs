@@ -60,7 +60,12 @@ impl Session {
         out: &mut Vec<Output>,
     ) {
         let Some(password) = self.config.password.clone() else {
-            return self.fail("no password is configured".into(), Some(REFUSED_WAIT), now, out);
+            return self.login_failed(
+                "no password is configured".into(),
+                Some(REFUSED_WAIT),
+                now,
+                out,
+            );
         };
         let ask = self.asker.login(&self.config.login, &password, session);
         self.ask(Pending { purpose: Purpose::Login, ask, redirects: 0, began: None }, out);
@@ -81,7 +86,7 @@ impl Session {
     ) {
         let answer = match got {
             Ok(answer) => answer,
-            Err(fault) => return self.fail(fault.to_string(), None, now, out),
+            Err(fault) => return self.login_failed(fault.to_string(), None, now, out),
         };
         match answer.status {
             200..=299 => self.logged_in(&answer, now, out),
@@ -89,7 +94,7 @@ impl Session {
             _ => {
                 let refusal = refused(&answer);
                 let (why, wait) = login_refusal(&refusal, &answer);
-                self.fail(why, wait, now, out);
+                self.login_failed(why, wait, now, out);
             }
         }
     }
@@ -97,11 +102,12 @@ impl Session {
     fn logged_in(&mut self, answer: &Answer, now: Now, out: &mut Vec<Output>) {
         let Some(got) = token(&answer.body) else {
             // Its body is not kept: it may hold the token in a form that was not expected.
-            return self.fail("the login brought no token".into(), None, now, out);
+            return self.login_failed("the login brought no token".into(), None, now, out);
         };
         self.kept.token = Some(got.token);
         self.kept.own(got.session);
         self.token_is_new = true;
+        self.login_lane.worked();
         out.push(Output::Keep(self.kept.clone()));
         self.send_parked(now, out);
     }
@@ -124,7 +130,7 @@ impl Session {
             "the account has no room for another session: {count}{limit} are open and none is \
              ours; end one at the VMS"
         );
-        self.fail(why, Some(FULL_WAIT), now, out);
+        self.login_failed(why, Some(FULL_WAIT), now, out);
     }
 }
 

@@ -1,9 +1,10 @@
 //! A VMS account as a state machine without I/O: answers, orders and moments go in; questions,
-//! news and replies come out. One question of its own is under way at a time; orders go beside it,
-//! since a door must not wait for a list.
+//! news and replies come out. Calls, intercoms and orders are asked for side by side: neither a
+//! bell nor a door must wait for a list.
 
 mod calls;
 mod house;
+mod lane;
 mod login;
 mod order;
 mod poll;
@@ -15,11 +16,12 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use self::calls::Calls;
 use self::house::House;
+use self::lane::Lane;
 pub use self::login::Kept;
 use self::order::Job;
 use super::Config;
@@ -27,14 +29,15 @@ use super::wire::ask::{Asker, redirected};
 use super::wire::refusal::{Refusal, refusal};
 use crate::command::Command;
 use crate::event::{Event, Trust};
-use crate::systems::backoff::Backoff;
 use crate::systems::http::{Answer, Ask, Fault};
 use crate::systems::link::{self, News, Reply};
 
-/// Failures in a row wait from one second up to a minute: a VMS that comes back is heard soon, and
-/// one that is away is not hammered.
+/// The shortest wait that a server can ask for.
 const WAIT_LEAST: Duration = Duration::from_secs(1);
-/// See [`WAIT_LEAST`].
+/// The most that calls wait after failures in a row: a bell that is heard a minute late is not
+/// heard, and one small question in ten seconds hammers nobody.
+const CALLS_WAIT_MOST: Duration = Duration::from_secs(10);
+/// The most that logins and lists wait after failures in a row.
 const WAIT_MOST: Duration = Duration::from_secs(60);
 /// The longest `Retry-After` that is obeyed: a wrong one must not silence the bell for a day.
 const RETRY_AFTER_MOST: Duration = Duration::from_secs(15 * 60);
@@ -97,6 +100,12 @@ enum Task {
     Calls(u32),
 }
 
+impl Task {
+    fn is_calls(&self) -> bool {
+        matches!(self, Task::Calls(_))
+    }
+}
+
 /// A question under way.
 #[derive(Debug)]
 struct Pending {
@@ -113,8 +122,10 @@ struct Told {
     source: String,
     trust: Trust,
     received: Timestamp,
-    /// The moment by the server's clock.
-    server: Timestamp,
+    /// The moment by the server's clock, if its answer said.
+    server: Option<Timestamp>,
+    /// Whether this is the first answer of its kind in this run.
+    first: bool,
     /// Whether something may have happened unheard since the last answer of this kind.
     gap: bool,
 }
@@ -132,21 +143,28 @@ pub struct Session {
     house: House,
     calls: Calls,
     schedule: poll::Schedule,
+    /// Questions about intercoms that are to be asked next.
     todo: VecDeque<Task>,
+    /// The page of calls that is to be asked for next, after an earlier one.
+    more_calls: Option<u32>,
     /// Ids found by listing, where the config names none.
     listed: BTreeSet<u64>,
     pending: BTreeMap<u64, Pending>,
     next_ask: u64,
     /// Orders that wait for a login under way.
     parked: Vec<Job>,
-    backoff: Backoff,
-    /// Nothing is asked before.
-    hold_until: Duration,
+    /// How logins fare,
+    login_lane: Lane,
+    /// and calls,
+    calls_lane: Lane,
+    /// and intercoms.
+    house_lane: Lane,
+    /// Whether this VMS, or this account, has no list of calls as far as we know.
+    calls_absent: bool,
     /// None before the first answer.
     up: Option<bool>,
-    why: String,
-    /// The server's clock minus ours.
-    skew: SignedDuration,
+    /// Why nobody is there who could be told to do something.
+    cut: Option<String>,
 }
 
 impl Session {
@@ -175,15 +193,17 @@ impl Session {
             house: House::new(source, known),
             calls: Calls::new(source, known),
             todo: VecDeque::new(),
+            more_calls: None,
             listed: BTreeSet::new(),
             pending: BTreeMap::new(),
             next_ask: 0,
             parked: Vec::new(),
-            backoff: Backoff::new(WAIT_LEAST, WAIT_MOST, seed),
-            hold_until: Duration::ZERO,
+            login_lane: Lane::new(WAIT_MOST, seed),
+            calls_lane: Lane::new(CALLS_WAIT_MOST, seed.wrapping_add(1)),
+            house_lane: Lane::new(WAIT_MOST, seed.wrapping_add(2)),
+            calls_absent: false,
             up: None,
-            why: "not asked yet".into(),
-            skew: SignedDuration::ZERO,
+            cut: Some("not asked yet".into()),
             config,
         }
     }
@@ -199,12 +219,12 @@ impl Session {
     /// When [`Session::tick`] wants to be called at the latest.
     pub fn next_tick(&self) -> Duration {
         let parked = self.parked.iter().map(Job::parked_until).min();
-        let own = if self.is_asking() {
+        let own = if self.is_logging_in() {
             Duration::MAX
-        } else if self.kept.token.is_none() || !self.todo.is_empty() {
-            self.hold_until
+        } else if self.kept.token.is_none() {
+            self.login_lane.hold_until()
         } else {
-            self.schedule.next().max(self.hold_until)
+            self.next_calls().min(self.next_house())
         };
         parked.map_or(own, |parked| parked.min(own))
     }
@@ -227,15 +247,11 @@ impl Session {
     pub fn answered(&mut self, id: u64, got: Result<Answer, Fault>, now: Now) -> Vec<Output> {
         let mut out = Vec::new();
         let Some(pending) = self.pending.remove(&id) else { return out };
-        if let Ok(answer) = &got {
-            if let Some(date) = answer.date {
-                self.skew = date.duration_since(now.wall);
-            }
-            if let Some(location) = moved(answer)
-                && self.follow(&pending, location, now, &mut out)
-            {
-                return out;
-            }
+        if let Ok(answer) = &got
+            && let Some(location) = moved(answer)
+            && self.follow(&pending, location, now, &mut out)
+        {
+            return out;
         }
         if got.is_err() && self.may_retry(&pending, now) {
             self.ask(Pending { began: None, ..pending }, &mut out);
@@ -243,7 +259,7 @@ impl Session {
         }
         match pending.purpose {
             Purpose::Login => self.login_answered(got, now, &mut out),
-            Purpose::Poll(task) => self.poll_answered(task, got, now, &mut out),
+            Purpose::Poll(task) => self.poll_answered(task, &pending.ask, got, now, &mut out),
             Purpose::Order(job) => self.order_answered(*job, pending.ask, got, now, &mut out),
         }
         self.pump(now, &mut out);
@@ -289,44 +305,97 @@ impl Session {
         self.pending.insert(self.next_ask, pending);
     }
 
-    /// Whether a question of the session's own is under way.
-    fn is_asking(&self) -> bool {
-        self.pending.values().any(|pending| !matches!(pending.purpose, Purpose::Order(_)))
+    fn is_logging_in(&self) -> bool {
+        self.pending.values().any(|pending| matches!(pending.purpose, Purpose::Login))
     }
 
-    /// Something of its own failed: waits, and starts anew with everything.
-    fn fail(&mut self, why: String, wait: Option<Duration>, now: Now, out: &mut Vec<Output>) {
-        let wait = wait.unwrap_or_else(|| self.backoff.next_wait());
-        self.hold_until = self.hold_until.max(now.run.saturating_add(wait));
-        self.todo.clear();
-        self.calls.restart();
-        self.schedule.gap();
+    /// Whether calls, or intercoms, are being asked for.
+    fn is_asking(&self, calls: bool) -> bool {
+        let is_it = |pending: &Pending| matches!(&pending.purpose, Purpose::Poll(task) if task.is_calls() == calls);
+        self.pending.values().any(is_it)
+    }
+
+    /// Whether this is how the token in use is asked with.
+    fn is_of_this_token(&self, ask: &Ask) -> bool {
+        let token = self.kept.token.as_ref().map(|token| token.expose());
+        token.is_some() && token == ask.bearer.as_ref().map(|token| token.expose())
+    }
+
+    /// No login, so nothing can be asked for; orders that wait for it are not done.
+    fn login_failed(
+        &mut self,
+        why: String,
+        wait: Option<Duration>,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        self.login_lane.failed(&why, true, wait, now.run);
         self.release_parked(&why, out);
-        self.why = why.clone();
-        if self.up != Some(false) {
-            self.up = Some(false);
+        self.cut = Some(why);
+        self.go_down(now, out);
+    }
+
+    /// Calls or intercoms could not be had: that is tried anew, and the rest goes on. It cuts us
+    /// off if it is `grave` and nothing else tells whether anybody is there.
+    fn poll_failed(
+        &mut self,
+        task: &Task,
+        failure: (String, bool),
+        wait: Option<Duration>,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        let (why, is_grave) = failure;
+        let decides = task.is_calls() || self.calls_absent;
+        if decides {
+            self.cut = is_grave.then(|| why.clone());
+        }
+        if task.is_calls() {
+            self.calls_lane.failed(&why, is_grave, wait, now.run);
+            self.restart_calls();
+        } else {
+            self.house_lane.failed(&why, is_grave && decides, wait, now.run);
+            self.restart_house();
+            self.schedule.shows_good = None;
+        }
+        self.go_down(now, out);
+    }
+
+    /// Says so if the link is down.
+    fn go_down(&mut self, now: Now, out: &mut Vec<Output>) {
+        if let Some(why) = self.trouble(now)
+            && self.up != Some(false)
+        {
             out.push(Output::Up(false, why));
+            self.up = Some(false);
         }
     }
 
-    /// An answer that was understood.
-    fn works(&mut self, out: &mut Vec<Output>) {
-        self.backoff.reset();
-        self.token_is_new = false;
+    fn trouble(&self, now: Now) -> Option<String> {
+        let lanes = [&self.login_lane, &self.calls_lane, &self.house_lane];
+        lanes.into_iter().find_map(|lane| lane.trouble(now.run)).map(String::from)
+    }
+
+    /// An answer to this question that was understood.
+    fn works(&mut self, task: &Task, now: Now, out: &mut Vec<Output>) {
+        let lane = if task.is_calls() { &mut self.calls_lane } else { &mut self.house_lane };
+        lane.worked();
+        self.cut = None;
         out.push(Output::Alive);
-        if self.up != Some(true) {
+        self.go_down(now, out);
+        if self.up != Some(true) && self.trouble(now).is_none() {
             self.up = Some(true);
-            self.why.clear();
             out.push(Output::Up(true, String::new()));
         }
     }
 
-    fn told(&self, gap: bool, now: Now) -> Told {
+    fn told(&self, first: bool, gap: bool, answer: &Answer, now: Now) -> Told {
         Told {
             source: self.source.clone(),
             trust: self.trust,
             received: now.wall,
-            server: now.wall.saturating_add(self.skew).unwrap_or(now.wall),
+            server: answer.date,
+            first,
             gap,
         }
     }

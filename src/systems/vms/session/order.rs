@@ -90,8 +90,8 @@ impl Session {
         if now.wall > deadline {
             return Err(Reply::Unsent("its time was over before it was sent".into()));
         }
-        if self.up != Some(true) {
-            return Err(Reply::Unsent(format!("not connected: {}", self.why)));
+        if let Some(why) = &self.cut {
+            return Err(Reply::Unsent(format!("not connected: {why}")));
         }
         let orders = self.pending.values().filter(|p| matches!(p.purpose, Purpose::Order(_)));
         if orders.count() + self.parked.len() >= ORDERS_MAX {
@@ -202,14 +202,15 @@ impl Session {
 
     fn reply(&mut self, job: &Job, answer: &Answer, now: Now) -> Reply {
         if let Some(wait) = asked_wait(answer) {
-            self.hold_until = self.hold_until.max(now.run.saturating_add(wait));
+            // Calls find out by themselves whether it is meant for them too.
+            self.house_lane.hold(wait, now.run);
         }
         match answer.status {
             200..=299 => {
                 if matches!(job.call, "rename" | "enable" | "timetable") {
                     self.schedule.shows_now();
                 }
-                Reply::Done(serde_json::from_slice(&answer.body).unwrap_or_default())
+                done(answer)
             }
             404 if job.opens => Reply::Refused(format!(
                 "{}; it is not this account's, or not confirmed",
@@ -233,8 +234,7 @@ impl Session {
         let again = job.refused.is_none() && job.may_repeat(now);
         job.refused = Some(refused(answer).to_string());
         // Another question may have got a new token meanwhile.
-        let token = self.kept.token.as_ref().map(|token| token.expose());
-        if token == asked.bearer.as_ref().map(|token| token.expose()) {
+        if self.is_of_this_token(&asked) {
             self.drop_token(out);
         }
         if again {
@@ -264,6 +264,32 @@ impl Session {
             std::mem::take(&mut self.parked).into_iter().partition(|job| job.may_repeat(now));
         self.parked = stay;
         out.extend(over.into_iter().map(|job| job.not_done("the login took too long")));
+    }
+}
+
+/// What an answer of success is worth. The VMS says nothing or JSON; anything else is what stands
+/// before it, a hotel's or a proxy's login page, and whether it passed the question on is unknown.
+fn done(answer: &Answer) -> Reply {
+    if answer.body.iter().all(u8::is_ascii_whitespace) {
+        return Reply::Done(Value::Null);
+    }
+    match serde_json::from_slice::<Value>(&answer.body) {
+        Ok(said) if ["error", "errors"].iter().any(|name| is_said(said.get(name))) => {
+            Reply::Refused(refused(answer).to_string())
+        }
+        Ok(said) => Reply::Done(said),
+        Err(_) => Reply::Unknown(format!("{}, which is not the VMS's answer", refused(answer))),
+    }
+}
+
+/// Whether an error is said, rather than its place left empty.
+fn is_said(error: Option<&Value>) -> bool {
+    match error {
+        None | Some(Value::Null | Value::Bool(false)) => false,
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(Value::Array(errors)) => !errors.is_empty(),
+        Some(Value::Object(errors)) => !errors.is_empty(),
+        Some(_) => true,
     }
 }
 

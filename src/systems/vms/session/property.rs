@@ -104,9 +104,11 @@ fn path_of(title: &str) -> String {
 fn round(house: &mut House, fold: &mut Fold, truth: &Block, asked: &[u64], second: i64) {
     let received = jiff::Timestamp::from_second(1_790_000_000 + second).unwrap();
     let (source, trust) = ("vms/block".to_string(), Trust::Fresh);
-    let told = Told { source, trust, received, server: received, gap: false };
+    let told = Told { source, trust, received, server: Some(received), first: false, gap: false };
     let listed: Value = truth.iter().map(|(id, intercom)| print(*id, *intercom)).collect();
     let list = wire::intercoms(listed.to_string().as_bytes()).unwrap();
+    // One that is missing is gone when a second look finds it missing too.
+    fold.take(house.hear(asked, list.items.clone(), true, &told));
     fold.take(house.hear(asked, list.items, true, &told));
     fold.take(house.round_ended(&asked.iter().copied().collect()));
 }

@@ -19,6 +19,8 @@ pub enum Mischief {
     Invalid,
     /// 422 whose `errors` is a plain text.
     InvalidPlain,
+    /// 404.
+    NotFound,
     /// 429 with `Retry-After` of this many seconds.
     Throttle(u32),
     /// 503 with `Retry-After` of this many seconds.
@@ -90,6 +92,7 @@ impl Mischief {
             Mischief::InvalidPlain => {
                 Answer::json(422, &json!({ "message": "m", "errors": "no such intercom" }))
             }
+            Mischief::NotFound => Answer::json(404, &json!({ "message": "Not Found" })),
             Mischief::Throttle(seconds) => Answer {
                 headers: wait(seconds),
                 ..Answer::json(429, &json!({ "message": "Too Many Attempts." }))

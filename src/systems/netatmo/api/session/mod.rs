@@ -254,7 +254,9 @@ impl Session {
         let polls = homes.unwrap_or(Duration::MAX).min(self.homes_due);
         let polls = if self.round.is_some() { Duration::ZERO } else { polls };
         let polls = polls.max(self.hold_until);
-        asleep.min(self.oauth.due(now)).min(proof).min(polls)
+        // Also one whose moment came just now, between the last look and this one.
+        let ready = self.jobs.iter().map(|job| job.not_before).min().unwrap_or(Duration::MAX);
+        asleep.min(ready).min(self.oauth.due(now)).min(proof).min(polls)
     }
 
     /// An order with a number of the caller's; it is answered by [`Output::Reply`] in any case.

@@ -42,7 +42,7 @@ pub(super) struct Job {
     began: Duration,
     deadline: Timestamp,
     /// Not before this moment.
-    not_before: Duration,
+    pub(super) not_before: Duration,
     /// Why its last attempt was refused, if one was.
     refused: Option<String>,
     token_tried: bool,
