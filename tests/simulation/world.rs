@@ -105,8 +105,8 @@ impl World {
         let crashes = (0..rng.next_u64() % CRASHES_MAX)
             .map(|_| start + Duration::from_millis(rng.next_u64() % (2 * SPAN_MS)))
             .collect();
-        let crash_after_ack = rng.next_u64() % 2 == 0;
-        let dead = ["a1", "b1"].into_iter().filter(|_| rng.next_u64() % 4 == 0);
+        let crash_after_ack = rng.next_u64().is_multiple_of(2);
+        let dead = ["a1", "b1"].into_iter().filter(|_| rng.next_u64().is_multiple_of(4));
         let dead = dead.map(|id| PhoneId(id.into())).collect();
         let mut world = World::bare(rng, planted, start);
         (world.to_come, world.crashes) = (to_come, crashes);
@@ -345,7 +345,7 @@ impl World {
         let answer = self.now + Duration::from_millis(20 + self.rng.next_u64() % 400);
         self.asked.push((answer, action.clone()));
         // Crashes are aimed around pulses, too.
-        if self.rng.next_u64() % 4 == 0 && self.crashes.len() < 3 {
+        if self.rng.next_u64().is_multiple_of(4) && self.crashes.len() < 3 {
             self.crashes.push(self.now + Duration::from_millis(self.rng.next_u64() % 100));
         }
     }
@@ -364,7 +364,7 @@ impl World {
         for (_, action) in came {
             let Task::Open(wish) = &action.task else { continue };
             self.door.entry(wish.door.clone()).or_default().ended();
-            let lost = self.rng.next_u64() % 4 == 0;
+            let lost = self.rng.next_u64().is_multiple_of(4);
             let unknown = Outcome::Unknown { why: "no answer".into() };
             self.settle(action.id, if lost { unknown } else { Outcome::Done });
         }
@@ -374,7 +374,7 @@ impl World {
         for (_, phone, action, verdict) in came {
             let taken = matches!(verdict, Verdict::Done);
             self.desk.answered(Answer { phone: phone.clone(), action, verdict }, now);
-            if taken && self.rng.next_u64() % 3 > 0 {
+            if taken && !self.rng.next_u64().is_multiple_of(3) {
                 let at = now;
                 let what = Shown::Shown;
                 self.submit(Record::Receipt(Receipt { action, phone: phone.clone(), what, at }));
@@ -386,7 +386,7 @@ impl World {
     /// Somebody who sees it may say that they have it.
     fn perhaps_acknowledge(&mut self, action: ActionId, phone: &PhoneId) {
         let Some(alert) = self.ledger.memory.alerts().of(action) else { return };
-        if self.rng.next_u64() % 3 > 0 || !self.said.insert(action) {
+        if !self.rng.next_u64().is_multiple_of(3) || !self.said.insert(action) {
             return;
         }
         self.desk.hold(alert);
@@ -601,7 +601,7 @@ fn outside(rng: &mut TestRng, number: usize) -> Event {
         ("netatmo.person", "netatmo/home", Trust::Authentic),
     ];
     let (kind, source, trust) = kinds[(rng.next_u64() % kinds.len() as u64) as usize];
-    let caught_up = rng.next_u64() % 6 == 0;
+    let caught_up = rng.next_u64().is_multiple_of(6);
     Event {
         id: EventId::derive([kind, &number.to_string()]),
         source: source.into(),
