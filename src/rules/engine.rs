@@ -324,7 +324,24 @@ impl<'a> Deciding<'a> {
         if late < LATE_FROM_S {
             return String::new();
         }
-        format!("{late} s late: it was due at {}", self.clock(timer.due))
+        let why = format!("{late} s late: it was due at {}", self.clock(timer.due));
+        self.assumed().into_iter().fold(why, |why, assumed| format!("{why}; {assumed}"))
+    }
+
+    /// Systems that are not connected: what they said last is taken for what is.
+    fn assumed(&self) -> Vec<String> {
+        let links = self.memory.known().iter().filter_map(|(path, entry)| {
+            let source = path.strip_suffix("/link").filter(|_| entry.value["up"] != true)?;
+            let newest = self.memory.known().below(source);
+            let newest = newest.filter(|(other, _)| *other != path).map(|(_, entry)| entry.at).max();
+            Some((source, newest.unwrap_or(entry.at)))
+        });
+        links
+            .map(|(source, at)| {
+                let at = self.clock(at);
+                format!("{source} is not connected, its state is assumed to be as of {at}")
+            })
+            .collect()
     }
 
     pub(super) fn scene(&self, event: &Arc<Event>) -> Arc<Scene> {

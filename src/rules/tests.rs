@@ -1,7 +1,9 @@
 use super::*;
 use crate::action::{Action, Lane, Message, Outcome, PhoneId, Task, Urgency};
 use crate::event::{Event, EventId, HOPS_MAX, Marks, Trust};
-use crate::record::{Decided, NotSentReason, Position, Settled, Verdict};
+use crate::record::{
+    Becomes, Decided, Known, KnownChange, NotSentReason, Position, Settled, Verdict,
+};
 use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 use std::time::Duration;
@@ -513,4 +515,40 @@ fn tests_in_rule_files_pass_and_fail() {
 
     1 passed, 1 failed
     "#);
+}
+
+#[test]
+fn what_is_done_late_says_so_and_what_it_assumes() {
+    let rules = load(
+        "rules:\n  - name: left open\n    when: { type: netatmo.tag_open }\n    for: 10s\n    do: [ { set: { a: 1 } } ]\n",
+    );
+    let mut memory = memory();
+    let began = decide(&rules, &event("netatmo.tag_open", json!({})), &memory, noon());
+    assert_eq!(began.looked[0].verdict, Verdict::Waiting);
+    memory.apply_decided(&began, noon());
+    let link = Becomes::Is(json!({ "up": false }));
+    let lamp = Becomes::Is(json!({ "onState": true }));
+    memory.apply_known(&Known {
+        source: "indigo/house".into(),
+        trust: Trust::Fresh,
+        at: noon(),
+        changes: [("indigo/house/link", link), ("indigo/house/device/1", lamp)]
+            .map(|(path, to)| KnownChange { path: path.into(), to })
+            .into(),
+    });
+    let later = noon() + Duration::from_secs(70);
+    let due = Arc::new(memory.timers().due(later).next().unwrap().due_event(later));
+    let done = decide(&rules, &due, &memory, later);
+    assert_eq!(done.looked[0].verdict, Verdict::Fired);
+    assert_eq!(
+        done.looked[0].why,
+        "60 s late: it was due at 12:00:10; indigo/house is not connected, its state is assumed to be as of 12:00:00"
+    );
+    // Beyond its limit it is not done any more, and that is said.
+    let long = noon() + Duration::from_secs(2 * 86_400);
+    let done = decide(&rules, &due, &memory, long);
+    assert_eq!(done.looked[0].verdict, Verdict::Ended);
+    assert!(done.actions.is_empty() && done.sets.is_empty());
+    memory.apply_decided(&done, long);
+    assert!(memory.timers().is_empty());
 }
