@@ -20,7 +20,7 @@ use crate::ledger::Ledger;
 use crate::silence::{self, Watch};
 use crate::systems::link::{Keep, Link, Order, UnreadBody};
 use crate::systems::netatmo::api::{Cloud, CloudInbox};
-use crate::systems::{Certificate, emm, fibaro, indigo, netatmo, vms};
+use crate::systems::{Certificate, emm, fibaro, indigo, netatmo, vms, webhook};
 
 /// Orders under way to one driver; its lane sends one at a time.
 const ORDERS_MAX: usize = 16;
@@ -80,6 +80,11 @@ impl Drivers {
         for (name, config) in systems.vms.clone() {
             let certificate = config.certificate.clone();
             drivers.add("vms", &name, &certificate, |link| Box::pin(vms::run(config, link)));
+        }
+        for (name, config) in systems.webhooks.clone() {
+            drivers.add("webhook", &name, &Certificate::System, |link| {
+                Box::pin(webhook::run(config, link))
+            });
         }
         drivers
     }

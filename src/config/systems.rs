@@ -13,7 +13,7 @@ use crate::event::Trust;
 use crate::node::{Cursor, Table, nearest};
 use crate::secret::Secret;
 use crate::systems::indigo::Feed;
-use crate::systems::{Certificate, emm, fibaro, indigo, netatmo, tls, vms};
+use crate::systems::{Certificate, emm, fibaro, indigo, netatmo, tls, vms, webhook};
 
 /// Shorter silences are no silences; longer ones than a year nobody waits for.
 const SILENT_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(365 * 86_400)];
@@ -43,6 +43,8 @@ pub struct Systems {
     pub emm: BTreeMap<String, emm::Config>,
     /// Video systems.
     pub vms: BTreeMap<String, vms::Config>,
+    /// Programs that are told by webhook.
+    pub webhooks: BTreeMap<String, webhook::Config>,
     /// After how long a source's silence is told.
     pub silent_after: BTreeMap<String, Duration>,
 }
@@ -62,6 +64,7 @@ impl Systems {
         sources.extend(all("indigo", &self.indigo, indigo::COMMANDS));
         sources.extend(all("emm", &self.emm, emm::COMMANDS));
         sources.extend(all("vms", &self.vms, vms::COMMANDS));
+        sources.extend(all("webhook", &self.webhooks, webhook::COMMANDS));
         sources.into_iter().collect()
     }
 }
@@ -103,6 +106,7 @@ impl Decoder<'_> {
             indigo: self.each(root.optional("indigo"), Decoder::indigo),
             emm: self.each(root.optional("emm"), Decoder::emm),
             vms: self.each(root.optional("vms"), Decoder::vms),
+            webhooks: self.each(root.optional("webhooks"), Decoder::webhook),
             silent_after: BTreeMap::new(),
         };
         let webhooks = accounts.keys().map(|name| format!("netatmo/{name}"));
@@ -197,6 +201,12 @@ impl Decoder<'_> {
         let flat_send = table.optional("flat_send").and_then(Cursor::flag).unwrap_or(false);
         let username = username?.to_string();
         Some(emm::Config { url: url?, username, password, certificate, poll, flat_send })
+    }
+
+    fn webhook(&mut self, table: &mut Table<'_>) -> Option<webhook::Config> {
+        let url = table.required("url").and_then(|at| url(at, &["https", "http"]));
+        let secret = table.optional("secret").and_then(|at| self.secret(at));
+        Some(webhook::Config { url: url?, secret })
     }
 
     fn vms(&mut self, table: &mut Table<'_>) -> Option<vms::Config> {

@@ -306,6 +306,7 @@ impl Lane {
         let Task::Command(command) = action.task else { return receiver };
         tracing::debug!(to = command.to, call = command.call, "a command leaves");
         let order = Order {
+            id: action.id,
             command: *command,
             secrets: self.shared.secrets(&action.id),
             deadline: action.deadline,

@@ -221,6 +221,7 @@ impl Shared {
         let left = admit(door, wish, &At { now, steady, age }, &lane.memory)?;
         let (reply, answer) = oneshot::channel();
         let order = Order {
+            id: action.id,
             command: door.command(wish.for_ms, wish.trust),
             secrets: Map::new(),
             deadline: now + left,

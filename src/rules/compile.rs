@@ -27,9 +27,6 @@ const TTL_MAX: Duration = Duration::from_secs(28 * 86_400);
 /// Steps in one list, and nesting of `if` in `if`: more is a program, not a rule.
 const STEPS_MAX: usize = 100;
 
-/// Steps that the language has and this version has not, and keys that begin no step.
-const LATER: [&str; 1] = ["webhook"];
-
 /// A rule, ready to decide.
 #[derive(Debug)]
 pub(super) struct Rule {
@@ -222,9 +219,6 @@ fn tell(scope: &Scope<'_>, word: &'static Word, at: Cursor<'_>) -> Option<Act> {
 }
 
 fn step_advice(key: &str) -> Option<String> {
-    if LATER.contains(&key) {
-        return Some("this version of Portero does not have this step yet".to_string());
-    }
     ["notify", "service", "action", "alert", "message"]
         .contains(&key)
         .then(|| "a notification is sent with `push: { to: [family], title: \"…\" }`".to_string())

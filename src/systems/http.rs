@@ -53,6 +53,8 @@ pub enum Content {
     Form(Vec<(String, String)>),
     /// `application/json`.
     Json(Value),
+    /// These bytes, of this type.
+    Raw(&'static str, Vec<u8>),
 }
 
 /// What came back, whatever its status.
@@ -151,6 +153,7 @@ impl Http {
             Content::None => request,
             Content::Form(fields) => request.form(&fields),
             Content::Json(value) => request.json(&value),
+            Content::Raw(kind, bytes) => request.header(CONTENT_TYPE, kind).body(bytes),
         };
         let answer = request.send().await.map_err(fault)?;
         self.tls.connected();

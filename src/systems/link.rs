@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::action::ActionId;
 use crate::clock::Clock;
 use crate::command::Command;
 use crate::event::{Event, EventId, Heard, Marks, Trust};
@@ -62,6 +63,8 @@ pub struct UnreadBody {
 /// A command on its way to a driver.
 #[derive(Debug)]
 pub struct Order {
+    /// The action that it carries out: the same each time it is tried.
+    pub id: ActionId,
     /// What to do; its arguments were checked against the system's table.
     pub command: Command,
     /// Arguments that must not be kept ([`crate::command::Kind::Secret`]), by name.

@@ -13,6 +13,7 @@ pub mod fibaro;
 pub mod indigo;
 pub mod emm;
 pub mod vms;
+pub mod webhook;
 
 use serde::Deserialize;
 

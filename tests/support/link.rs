@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portero::action::ActionId;
 use portero::clock::Clock;
 use portero::command::{Command, Repeat};
 use portero::disk::OsDisk;
@@ -166,7 +167,7 @@ impl Run {
         };
         let (reply, answer) = oneshot::channel();
         let deadline = Clock::system().now() + PATIENCE;
-        self.orders.send(Order { command, secrets, deadline, reply }).await.unwrap();
+        self.orders.send(Order { id: ActionId([0; 16]), command, secrets, deadline, reply }).await.unwrap();
         let answered = tokio::time::timeout(PATIENCE, answer).await.expect("no reply");
         answered.unwrap_or_else(|_| Reply::Unknown("the driver dropped it".into()))
     }

@@ -32,12 +32,13 @@ pub(super) struct Word {
 }
 
 /// All kinds of systems.
-pub(super) const WORDS: [Word; 5] = [
+pub(super) const WORDS: [Word; 6] = [
     Word { system: "fibaro", which: "intercom", call: None },
     Word { system: "indigo", which: "server", call: None },
     Word { system: "emm", which: "site", call: Some("send") },
     Word { system: "netatmo", which: "account", call: None },
     Word { system: "vms", which: "site", call: None },
+    Word { system: "webhook", which: "to", call: Some("post") },
 ];
 
 /// One command as a rule writes it.

@@ -155,7 +155,7 @@ impl Client {
         }
         let n = self.next_order;
         self.next_order += 1;
-        let Order { command, secrets, deadline, reply } = order;
+        let Order { command, secrets, deadline, reply, .. } = order;
         self.replies.insert(n, reply);
         self.input(Input::Order { n, command, secrets, deadline }).await;
     }

@@ -181,7 +181,7 @@ impl Play {
                 .iter()
                 .map(|(name, value)| (name.clone(), Value::from(value.as_str())))
                 .collect(),
-            Content::None => Value::Null,
+            Content::None | Content::Raw(..) => Value::Null,
         }
     }
 

@@ -1,0 +1,91 @@
+//! Posts one webhook after the other. Whether one is tried again, and when, is its lane's to say.
+
+use jiff::Timestamp;
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::{Config, sign};
+use crate::systems::Certificate;
+use crate::systems::http::{Answer, Ask, Content, Fault, Http};
+use crate::systems::link::{Link, Order, Reply};
+use crate::systems::tls::Tls;
+
+/// What it is if the rule does not say.
+const TYPE_DEFAULT: &str = "portero.rule";
+
+/// Runs until Portero stops.
+pub async fn run(config: Config, mut link: Link) {
+    let tls = Tls::new(&Certificate::System, &link.keep);
+    let http = match tls.and_then(|tls| Http::new(&config.url, tls, false)) {
+        Ok(http) => http,
+        Err(error) => {
+            tracing::error!(source = link.source, %error, "no webhook can be sent");
+            return;
+        }
+    };
+    loop {
+        tokio::select! { biased;
+            () = link.stopping.cancelled() => return,
+            order = link.orders.recv() => match order {
+                Some(order) => post(&config, &http, order, link.clock.now()).await,
+                None => return,
+            }
+        }
+    }
+}
+
+async fn post(config: &Config, http: &Http, order: Order, now: Timestamp) {
+    let body = body(&order.command.args);
+    let (id, seconds) = (order.id.to_string(), now.as_second());
+    let mut ask = Ask::new(Method::POST, config.url.clone());
+    ask.headers.push(("webhook-id", id.clone()));
+    ask.headers.push(("webhook-timestamp", seconds.to_string()));
+    if let Some(secret) = &config.secret {
+        ask.headers.push(("webhook-signature", sign::signature(secret, &id, seconds, &body)));
+    }
+    let reply = reply(http.call(ask.with(Content::Raw("application/json", body))).await);
+    // Whoever asked may have gone.
+    let _ = order.reply.send(reply);
+}
+
+/// The same bytes each time, since the receiver may compare them.
+fn body(args: &Map<String, Value>) -> Vec<u8> {
+    let kind = args.get("type").and_then(Value::as_str).unwrap_or(TYPE_DEFAULT);
+    let data = args.get("data").cloned().unwrap_or_else(|| json!({}));
+    json!({ "type": kind, "data": data }).to_string().into_bytes()
+}
+
+/// What may come later is tried again, also if it may have arrived: its id tells the receiver.
+fn reply(answer: Result<Answer, Fault>) -> Reply {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(fault) => return Reply::Unsent(fault.to_string()),
+    };
+    match answer.status {
+        200..=299 => Reply::Done(Value::Null),
+        408 | 425 | 429 | 500..=599 => Reply::Unsent(format!("HTTP {}", answer.status)),
+        300..=399 => Reply::Refused("it leads elsewhere; put that address into the config".into()),
+        410 => Reply::Refused("the receiver wants no more (HTTP 410)".into()),
+        status => Reply::Refused(format!("HTTP {status}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_come_later_is_tried_again() {
+        let answer = |status| {
+            let (content_type, body) = (String::new(), Vec::new());
+            let (retry_after, date, location) = (None, None, None);
+            reply(Ok(Answer { status, content_type, retry_after, date, location, body }))
+        };
+        assert!(matches!(answer(204), Reply::Done(_)));
+        assert!(matches!(answer(503), Reply::Unsent(_)));
+        assert!(matches!(answer(429), Reply::Unsent(_)));
+        assert!(matches!(answer(301), Reply::Refused(_)));
+        assert!(matches!(answer(410), Reply::Refused(_)));
+        assert!(matches!(reply(Err(Fault::Unknown("timeout".into()))), Reply::Unsent(_)));
+    }
+}
