@@ -12,7 +12,7 @@ use portero::event::{Event, Trust};
 use portero::node::SourceFile;
 use portero::rules::{House, RuleSet, System, selftest, types};
 use portero::systems::netatmo::{self, names, session::Session};
-use portero::systems::{emm, fibaro, indigo, vms};
+use portero::systems::{emm, fibaro, indigo, vms, webhook};
 
 const fn must(name: &'static str, kind: Kind) -> Arg {
     Arg { name, kind, required: true, about: "as the vendor says" }
@@ -210,6 +210,7 @@ fn the_documented_rules_load() {
         ("fibaro/gate".to_string(), fibaro::COMMANDS),
         ("indigo/house".to_string(), indigo::COMMANDS),
         ("vms/block".to_string(), vms::COMMANDS),
+        ("webhook/ops".to_string(), webhook::COMMANDS),
     ]);
     let house = House { systems, ..house() };
     let read = |path| std::fs::read_to_string(path).unwrap();
@@ -228,7 +229,7 @@ fn the_documented_rules_load() {
         }
     };
     let files: Vec<String> = blocks.filter_map(whole).collect();
-    assert_eq!(files.len(), 8);
+    assert_eq!(files.len(), 9);
     for file in files {
         let loaded = RuleSet::load(vec![SourceFile::new("an example", file)], &house);
         loaded.unwrap_or_else(|wrong| panic!("{}", wrong.render()));
@@ -243,6 +244,7 @@ fn no_argument_is_called_like_a_steps_own_key() {
         (indigo::COMMANDS, "server"),
         (emm::COMMANDS, "site"),
         (vms::COMMANDS, "site"),
+        (webhook::COMMANDS, "to"),
         (netatmo::api::COMMANDS, "account"),
     ];
     for (table, which) in tables {

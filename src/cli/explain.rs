@@ -139,10 +139,14 @@ fn print(event: &Event, story: &Story, rules: Option<&RuleSet>, zone: &TimeZone)
             println!("Decided at {} by rules {}:", decided.at, decided.rules);
             print!("{}", printable(&rules::explain(decided, zone)));
             for action in &decided.actions {
-                if let Task::Push { phone, .. } = &action.task {
-                    let fate = story.fate(&action.id);
-                    println!("{} of {} to {phone}: {fate}", action.step, action.rule);
-                }
+                let to = match &action.task {
+                    Task::Push { phone, .. } => phone.to_string(),
+                    Task::Command(command) => command.to.clone(),
+                    Task::Open(wish) => format!("door {}", wish.door),
+                    Task::Emit(_) => continue,
+                };
+                let fate = printable(&story.fate(&action.id));
+                println!("{} of {} to {to}: {fate}", action.step, action.rule);
             }
         }
     }

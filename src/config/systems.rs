@@ -106,7 +106,7 @@ impl Decoder<'_> {
             indigo: self.each(root.optional("indigo"), Decoder::indigo),
             emm: self.each(root.optional("emm"), Decoder::emm),
             vms: self.each(root.optional("vms"), Decoder::vms),
-            webhooks: self.each(root.optional("webhooks"), Decoder::webhook),
+            webhooks: self.each(root.optional("webhook"), Decoder::webhook),
             silent_after: BTreeMap::new(),
         };
         let webhooks = accounts.keys().map(|name| format!("netatmo/{name}"));

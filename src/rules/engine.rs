@@ -333,7 +333,8 @@ impl<'a> Deciding<'a> {
         let links = self.memory.known().iter().filter_map(|(path, entry)| {
             let source = path.strip_suffix("/link").filter(|_| entry.value["up"] != true)?;
             let newest = self.memory.known().below(source);
-            let newest = newest.filter(|(other, _)| *other != path).map(|(_, entry)| entry.at).max();
+            let newest =
+                newest.filter(|(other, _)| *other != path).map(|(_, entry)| entry.at).max();
             Some((source, newest.unwrap_or(entry.at)))
         });
         links

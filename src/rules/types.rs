@@ -196,5 +196,7 @@ pub fn is_known(kind: &str, prefix: bool) -> bool {
 /// The system whose own state a path names: nobody else sets it.
 pub fn owner(path: &str) -> Option<&'static str> {
     let (first, _) = path.split_once('/')?;
-    ["fibaro", "indigo", "emm", "vms", "netatmo", "webhook"].into_iter().find(|system| *system == first)
+    ["fibaro", "indigo", "emm", "vms", "netatmo", "webhook"]
+        .into_iter()
+        .find(|system| *system == first)
 }

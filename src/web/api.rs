@@ -151,7 +151,9 @@ async fn status(_: Me, face: web::Data<Face>) -> HttpResponse {
     let mut heard = face.timeline.sources();
     let view = face.view.borrow().clone();
     let hooks = face.hooks.values().map(|hook| &hook.source);
-    for source in hooks.chain(face.sources.keys()) {
+    // Whom we only tell is no source.
+    let systems = face.sources.keys().filter(|source| !source.starts_with("webhook/"));
+    for source in hooks.chain(systems) {
         if !heard.iter().any(|(name, ..)| name == source) {
             heard.push((source.clone(), jiff::Timestamp::UNIX_EPOCH, 0));
         }

@@ -167,7 +167,10 @@ impl Run {
         };
         let (reply, answer) = oneshot::channel();
         let deadline = Clock::system().now() + PATIENCE;
-        self.orders.send(Order { id: ActionId([0; 16]), command, secrets, deadline, reply }).await.unwrap();
+        self.orders
+            .send(Order { id: ActionId([0; 16]), command, secrets, deadline, reply })
+            .await
+            .unwrap();
         let answered = tokio::time::timeout(PATIENCE, answer).await.expect("no reply");
         answered.unwrap_or_else(|_| Reply::Unknown("the driver dropped it".into()))
     }

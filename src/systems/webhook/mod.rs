@@ -11,7 +11,7 @@ use super::link::Link;
 use crate::command::{Arg, Kind, Repeat, Spec};
 use crate::secret::Secret;
 
-/// One `[webhooks.<name>]`.
+/// One `[webhook.<name>]`.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where to post.
