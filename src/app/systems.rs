@@ -132,7 +132,7 @@ impl Drivers {
                 .map(|(id, body)| UnreadBody { id: *id, received: body.received, raw: body.raw() })
                 .collect();
             unread.sort_by_key(|body| body.received);
-            let link = Link {
+            let mut link = Link {
                 clock: intake.clock().clone(),
                 trust,
                 known: known.map(|(path, entry)| (path.into(), entry.value.clone())).collect(),
@@ -144,7 +144,12 @@ impl Drivers {
                 is_up: None,
                 source,
             };
-            tasks.spawn(watched(link.source.clone(), run(link)));
+            let source = link.source.clone();
+            let run = async move {
+                link.begin().await;
+                run(link).await;
+            };
+            tasks.spawn(watched(source, Box::pin(run)));
         }
         Ok(Running { stopping, tasks })
     }

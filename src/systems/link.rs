@@ -161,6 +161,21 @@ impl Link {
         self.intake.contact(&self.source);
     }
 
+    /// Nobody is connected at a start: what a killed process said of it is not true any more.
+    pub async fn begin(&mut self) {
+        let path = format!("{}/link", self.source);
+        let stale = self.known.iter().any(|(known, link)| *known == path && link["up"] == true);
+        if stale {
+            let mut news = News::default();
+            let since = self.clock.now();
+            news.set(
+                path,
+                json!({ "up": false, "since": since, "why": "Portero has just started" }),
+            );
+            self.tell(news).await;
+        }
+    }
+
     /// The connection works, or does not and why. Known as `<source>/link`, and a gauge.
     pub async fn set_up(&mut self, up: bool, why: &str) {
         metrics::gauge!("portero_link_up", "source" => self.source.clone()).set(if up {
