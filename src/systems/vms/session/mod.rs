@@ -368,6 +368,8 @@ impl Session {
         {
             out.push(Output::Up(false, why));
             self.up = Some(false);
+            // Whatever question found it out, intercoms may have changed unheard.
+            self.schedule.shows_good = None;
         }
     }
 
