@@ -76,6 +76,7 @@ fn push(phone: &str, name: u8, lane: Lane, ttl_s: u64) -> Action {
         rule: "r".into(),
         step: "do[0]".into(),
         deadline,
+        not_before: None,
         lane,
         alert: None,
         task,
