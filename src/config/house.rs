@@ -62,3 +62,47 @@ pub(super) fn quiet(at: Cursor<'_>) -> Option<Quiet> {
     }
     quiet
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::Config;
+    use crate::node::SourceFile;
+    use crate::rules::House;
+
+    fn read(text: &str) -> Result<House, String> {
+        let parsed =
+            Config::parse(SourceFile::new("portero.toml", text), Path::new("."), &|_| None);
+        parsed.map(|(config, _)| config.house).map_err(|wrong| wrong.to_string())
+    }
+
+    #[test]
+    fn a_place_and_quiet_hours() {
+        let house = read(
+            "[house]\ntime_zone = \"Europe/Paris\"\nlatitude = -33.87\nlongitude = 151\n\
+             [people.ana]\nquiet = \"22:00-07:00\"\n[people.ben]\n",
+        );
+        let house = house.unwrap();
+        let place = house.place.unwrap();
+        assert_eq!((place.latitude, place.longitude), (-33.87, 151.0));
+        let night = "2026-11-20T22:30:00Z".parse().unwrap();
+        let until = house.quiet_until("ana", night).unwrap();
+        assert_eq!(until.to_string(), "2026-11-21T06:00:00Z");
+        assert_eq!(house.quiet_until("ben", night), None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        insta::assert_snapshot!(read(
+            "[house]\nlatitude = 91\nlongitude = \"east\"\n\
+             [people.ana]\nquiet = \"at night\"\n[people.ben]\nquiet = \"22:00-22:00\"\n",
+        ).unwrap_err(), @r#"
+        portero.toml:2:12: `latitude` is 91; it is between -90 and 90
+        portero.toml:3:13: `longitude` is a text, not degrees such as 48.86
+        portero.toml:5:9: "at night" are no quiet hours (write from when to when: quiet = "22:00-07:00")
+        portero.toml:7:9: "22:00-22:00" are no quiet hours (write from when to when: quiet = "22:00-07:00")
+        "#);
+        insta::assert_snapshot!(read("[house]\nlatitude = 48.86\n").unwrap_err(), @"portero.toml:2:12: `latitude` needs a `longitude` beside it");
+    }
+}

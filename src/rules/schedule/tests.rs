@@ -122,3 +122,122 @@ proptest! {
         }
     }
 }
+
+// === in a decision ===
+
+use crate::record::{Decided, Position};
+use crate::rules::{Memory, RuleSet, explain};
+use crate::timer::{End, SCHEDULE_SET_EVENT};
+use std::sync::Arc;
+
+const RULES: &str = r#"
+rules:
+  - name: morning
+    when: { at: ["07:00", "19:00"] }
+    do: [ { set: { house/woken: "{{ event.time.strftime('%H:%M') }}" } } ]
+"#;
+
+fn load(text: &str, house: &House) -> RuleSet {
+    let file = crate::node::SourceFile::new("rules/a.yaml", text);
+    RuleSet::load(vec![file], house).unwrap_or_else(|wrong| panic!("{}", wrong.render()))
+}
+
+fn set(rules: &RuleSet, memory: &mut Memory, now: &str) -> Decided {
+    let names = serde_json::json!({ "rules": rules.unscheduled(memory) });
+    let serde_json::Value::Object(data) = names else { unreachable!() };
+    let event = crate::intake::own_event(SCHEDULE_SET_EVENT, now, data, moment(now));
+    take(rules, memory, event, now)
+}
+
+fn take(rules: &RuleSet, memory: &mut Memory, event: crate::event::Event, now: &str) -> Decided {
+    let decided = rules.decide(&Arc::new(event), Position(1), memory, moment(now));
+    memory.apply_decided(&decided, decided.at);
+    decided
+}
+
+fn dues(memory: &Memory) -> Vec<String> {
+    let mut all: Vec<_> = memory.timers().iter().map(|timer| timer.due.to_string()).collect();
+    all.sort();
+    all
+}
+
+/// The decision when the next one is found due at `now`.
+fn due(rules: &RuleSet, memory: &mut Memory, now: &str) -> Decided {
+    let event = memory.timers().due(moment(now)).next().unwrap().due_event(moment(now));
+    take(rules, memory, event, now)
+}
+
+#[test]
+fn each_time_is_set_once_and_leads_to_the_next() {
+    let (house, mut memory) = (house("UTC"), Memory::new());
+    let rules = load(RULES, &house);
+    assert_eq!(rules.unscheduled(&memory), ["morning"]);
+    let decided = set(&rules, &mut memory, "2026-11-20T06:00:00Z");
+    let said = explain(&decided, &house.time_zone);
+    assert!(said.contains("morning: waits\n    at 07:00: next at 07:00:00\n"), "{said}");
+    assert_eq!(dues(&memory), ["2026-11-20T07:00:00Z", "2026-11-20T19:00:00Z"]);
+    assert_eq!(rules.unscheduled(&memory), Vec::<&str>::new());
+    assert_eq!(set(&rules, &mut memory, "2026-11-20T06:01:00Z").begun, []);
+    let decided = due(&rules, &mut memory, "2026-11-20T07:00:00Z");
+    assert_eq!(decided.sets[0].value, "07:00");
+    let said = explain(&decided, &house.time_zone);
+    assert!(said.contains("morning: fired\n    next at 2026-11-21 07:00:00\n"), "{said}");
+    assert_eq!(dues(&memory), ["2026-11-20T19:00:00Z", "2026-11-21T07:00:00Z"]);
+}
+
+#[test]
+fn a_late_one_says_so_and_one_that_is_too_late_too() {
+    let (house, mut memory) = (house("UTC"), Memory::new());
+    let rules = load(RULES, &house);
+    set(&rules, &mut memory, "2026-11-20T06:00:00Z");
+    let decided = due(&rules, &mut memory, "2026-11-22T07:10:00Z");
+    let why = &decided.looked[0].why;
+    assert_eq!(
+        why,
+        "600 s late: it was due at 07:00:00; for all that it missed since 2026-11-20 07:00:00"
+    );
+    let decided = due(&rules, &mut memory, "2026-11-22T07:10:00Z");
+    assert_eq!(
+        decided.looked[0].why,
+        "at 19:00: it was due at 2026-11-21 19:00:00 and is too late"
+    );
+    assert_eq!((decided.ended[0].why, decided.sets.len()), (End::Expired, 0));
+    assert_eq!(dues(&memory), ["2026-11-22T19:00:00Z", "2026-11-23T07:00:00Z"]);
+}
+
+#[test]
+fn another_time_zone_sets_anew_and_other_rules_do_not() {
+    let mut memory = Memory::new();
+    set(&load(RULES, &house("UTC")), &mut memory, "2026-11-20T06:00:00Z");
+    let more = format!("{RULES}  - {{ name: b, when: {{ at: '08:00' }}, do: [ stop ] }}\n");
+    assert_eq!(load(&more, &house("UTC")).unscheduled(&memory), ["b"]);
+    let moved = load(RULES, &house("Europe/Paris"));
+    let decided = set(&moved, &mut memory, "2026-11-20T06:00:00Z");
+    assert_eq!((decided.ended.len(), decided.begun.len()), (2, 2));
+    assert_eq!(dues(&memory), ["2026-11-20T18:00:00Z", "2026-11-21T06:00:00Z"]);
+}
+
+#[test]
+fn a_clock_that_is_put_back_brings_no_time_twice() {
+    let (house, mut memory) = (house("UTC"), Memory::new());
+    let rules = load(RULES, &house);
+    set(&rules, &mut memory, "2026-11-20T06:00:00Z");
+    let timer = memory.timers().due(moment("2026-11-20T07:00:00Z")).next().unwrap().clone();
+    let first = timer.due_event(moment("2026-11-20T07:00:00Z"));
+    // Put back between the word that it is due and the decision.
+    assert_eq!(take(&rules, &mut memory, first.clone(), "2026-11-20T06:30:00Z").sets.len(), 1);
+    assert_eq!(dues(&memory), ["2026-11-20T19:00:00Z", "2026-11-21T07:00:00Z"]);
+    // Said again, it is another event and decides nothing.
+    let again = timer.due_again(moment("2026-11-20T07:02:00Z"));
+    assert_ne!(again.id, first.id);
+    assert_eq!(take(&rules, &mut memory, again, "2026-11-20T07:02:00Z").looked, []);
+}
+
+#[test]
+fn sunset_needs_a_place() {
+    let text = "rules:\n  - { name: a, when: { sun: sunset }, do: [ stop ] }\n";
+    let file = crate::node::SourceFile::new("rules/a.yaml", text);
+    let wrong = RuleSet::load(vec![file], &House::default()).unwrap_err().to_string();
+    assert!(wrong.contains("needs to know where the house is"), "{wrong}");
+    assert!(wrong.contains("`latitude` and `longitude` to [house]"), "{wrong}");
+}
