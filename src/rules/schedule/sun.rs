@@ -82,8 +82,8 @@ impl Place {
 /// seconds since 1970.
 fn sun_at(moment_s: f64) -> (f64, f64) {
     let t = (moment_s - J2000_S) / DAY_S / CENTURY_DAYS;
-    let mean_longitude = (280.46646 + t * (36_000.76983 + t * 0.000_303_2)).to_radians();
-    let anomaly = (357.52911 + t * (35_999.05029 - 0.000_153_7 * t)).to_radians();
+    let mean_longitude = (280.46646 + t * (36_000.769_83 + t * 0.000_303_2)).to_radians();
+    let anomaly = (357.52911 + t * (35_999.050_29 - 0.000_153_7 * t)).to_radians();
     let eccentricity = 0.016_708_634 - t * (0.000_042_037 + 0.000_000_126_7 * t);
     let centre = anomaly.sin() * (1.914_602 - t * (0.004_817 + 0.000_014 * t))
         + (2.0 * anomaly).sin() * (0.019_993 - 0.000_101 * t)
