@@ -89,6 +89,7 @@ async fn send(
         rule: "rule".into(),
         step: "do[0]".into(),
         deadline: clock.now() + ttl,
+        not_before: None,
         lane: Lane::Normal,
         alert: None,
         task: Task::Push { phone: phone.clone(), message: Box::new(message) },

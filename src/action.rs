@@ -34,6 +34,9 @@ pub struct Action {
     pub step: String,
     /// After this moment it is settled as [`Outcome::Expired`] and never attempted again.
     pub deadline: Timestamp,
+    /// It is held until then: somebody's quiet hours. Its deadline counts from then, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
     /// Which queue it stands in.
     #[serde(default)]
     pub lane: Lane,

@@ -3,6 +3,7 @@
 //! hold secrets.
 
 mod doors;
+mod house;
 mod systems;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
 use url::Url;
 
 pub use systems::Systems;
@@ -20,7 +20,7 @@ use crate::delivery::push::vapid::Contact;
 use crate::door::Doors;
 use crate::journal;
 use crate::node::{Cursor, Given, Problem, Problems, Reader, SourceFile, Table};
-use crate::rules::{House, System};
+use crate::rules::{House, Quiet, System};
 use crate::secret::Secret;
 use crate::systems::netatmo;
 use crate::telemetry::LogFormat;
@@ -161,9 +161,9 @@ impl Decoder<'_> {
         let netatmo = self.netatmo(root.optional("netatmo"), &server.public_url);
         let systems = self.systems(&mut root, &netatmo);
         let mut doors = doors::doors(root.optional("doors"), &systems);
-        let people = people(root.optional("people"), &mut doors);
+        let (people, quiet) = people(root.optional("people"), &mut doors);
         let groups = groups(root.optional("groups"), &people);
-        let time_zone = time_zone(root.optional("house").and_then(Cursor::table));
+        let (time_zone, place) = house::house(root.optional("house").and_then(Cursor::table));
         let log = log(root.optional("log").and_then(Cursor::table));
         root.done();
         let webhooks = netatmo.keys().map(|name| format!("netatmo/{name}"));
@@ -171,7 +171,17 @@ impl Decoder<'_> {
         let commanded = System::group(systems.sources());
         let trust = systems::trust(&netatmo, &systems);
         let doors = Arc::new(doors);
-        let house = House { people, groups, sources, systems: commanded, doors, trust, time_zone };
+        let house = House {
+            people,
+            groups,
+            sources,
+            systems: commanded,
+            doors,
+            trust,
+            time_zone,
+            place,
+            quiet,
+        };
         let missing = std::mem::take(&mut self.missing);
         Config { server, store, push, rules, netatmo, systems, house, log, missing }
     }
@@ -362,8 +372,11 @@ fn push(table: Option<Table<'_>>, public_url: &Url) -> Push {
     Push { contact: given.unwrap_or(contact), allow_insecure_endpoints: insecure.unwrap_or(false) }
 }
 
-fn people(at: Option<Cursor<'_>>, doors: &mut Doors) -> BTreeSet<String> {
-    let mut people = BTreeSet::new();
+fn people(
+    at: Option<Cursor<'_>>,
+    doors: &mut Doors,
+) -> (BTreeSet<String>, BTreeMap<String, Quiet>) {
+    let (mut people, mut quiet) = (BTreeSet::new(), BTreeMap::new());
     for (key, at) in at.and_then(Cursor::named).unwrap_or_default() {
         if !is_name(&key.name) {
             at.reader().wrong(key.range.clone(), NAME_RULE);
@@ -372,11 +385,14 @@ fn people(at: Option<Cursor<'_>>, doors: &mut Doors) -> BTreeSet<String> {
             if let Some(at) = table.optional("doors") {
                 doors.rights.insert(key.name.clone(), doors::rights(at, doors));
             }
+            if let Some(hours) = table.optional("quiet").and_then(house::quiet) {
+                quiet.insert(key.name.clone(), hours);
+            }
             table.done();
         }
         people.insert(key.name.clone());
     }
-    people
+    (people, quiet)
 }
 
 fn groups(at: Option<Cursor<'_>>, people: &BTreeSet<String>) -> BTreeMap<String, Vec<String>> {
@@ -402,22 +418,6 @@ fn groups(at: Option<Cursor<'_>>, people: &BTreeSet<String>) -> BTreeMap<String,
         groups.insert(key.name.clone(), members);
     }
     groups
-}
-
-fn time_zone(table: Option<Table<'_>>) -> TimeZone {
-    let Some(mut table) = table else { return TimeZone::system() };
-    let found = table.optional("time_zone").and_then(zone);
-    table.done();
-    found.unwrap_or_else(TimeZone::system)
-}
-
-fn zone(at: Cursor<'_>) -> Option<TimeZone> {
-    let name = at.text()?;
-    let zone = TimeZone::get(name).ok();
-    if zone.is_none() {
-        at.wrong_help(format!("`{name}` is no time zone"), "they look like Europe/Paris");
-    }
-    zone
 }
 
 fn log(table: Option<Table<'_>>) -> LogFormat {

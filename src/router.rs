@@ -26,7 +26,7 @@ use crate::phones::{Ask, Denied, plan};
 use crate::record::{Decided, KnownChange, Position, Receipt, Record, Settled};
 use crate::rules::{Alert, RuleSet};
 use crate::telemetry;
-use crate::timer::{GONE_EVENT, Timer};
+use crate::timer::{GONE_EVENT, SCHEDULE_SET_EVENT, Timer};
 use crate::waits::Waits;
 
 /// Decisions in one append: bounds what one torn write can cost and what one batch holds.
@@ -124,7 +124,7 @@ impl Router {
         }
         self.write(records);
         self.show();
-        self.end_gone("start");
+        self.rules_in_force("start");
         let mut waits = Waits::after_start(&self.ledger, Instant::now());
         loop {
             let sleep = waits.sleep(&self.ledger, self.clock.now(), Instant::now());
@@ -226,22 +226,44 @@ impl Router {
         decided
     }
 
+    /// Rules came into force: waits of those that are no more end, and what the new ones wait for
+    /// begins. In this order: together they are one append.
+    fn rules_in_force(&self, version: &str) {
+        let unique = format!("{version} {}", self.clock.now());
+        let own = [self.end_gone(&unique), self.set_schedules(&unique)];
+        self.take_own(own.into_iter().flatten().collect());
+    }
+
     /// Waits of rules that are no more, or say something else now, end; and that is said.
-    fn end_gone(&self, version: &str) {
+    fn end_gone(&self, unique: &str) -> Option<Event> {
         let timers = self.ledger.memory.timers().iter();
         let is_gone = |timer: &&Timer| self.rules.stamp(&timer.rule) != Some(&*timer.stamp);
         let gone: Vec<&Timer> = timers.filter(is_gone).collect();
         if gone.is_empty() {
-            return;
+            return None;
         }
         let rules: BTreeSet<&str> = gone.iter().map(|timer| timer.rule.as_str()).collect();
-        tracing::warn!(?rules, waits = gone.len(), "rules that waited were removed or changed");
+        // That a time trigger begins anew is nobody's loss.
+        let waits = gone.iter().filter(|timer| !timer.at.is_schedule()).count();
+        if waits > 0 {
+            tracing::warn!(?rules, waits, "rules that waited were removed or changed");
+        }
         let mut data = Map::new();
         let ids: Vec<String> = gone.iter().map(|timer| timer.id.to_string()).collect();
         data.insert("rules".into(), json!(rules));
         data.insert("timers".into(), json!(ids));
-        let unique = format!("{version} {}", self.clock.now());
-        self.take_own(vec![self.intake.own_event(GONE_EVENT, &unique, data)]);
+        Some(self.intake.own_event(GONE_EVENT, unique, data))
+    }
+
+    /// Time triggers of rules that came into force, and of which nothing waits yet, are set.
+    fn set_schedules(&self, unique: &str) -> Option<Event> {
+        let rules = self.rules.unscheduled(&self.ledger.memory);
+        if rules.is_empty() {
+            return None;
+        }
+        let mut data = Map::new();
+        data.insert("rules".into(), json!(rules));
+        Some(self.intake.own_event(SCHEDULE_SET_EVENT, unique, data))
     }
 
     /// Events of our own go the way of all others: through the journal.
@@ -353,7 +375,7 @@ impl Router {
             Message::Rules(rules) => {
                 self.rules = rules;
                 let version = self.rules.version().to_string();
-                self.end_gone(&version);
+                self.rules_in_force(&version);
             }
             Message::Ack(what, reply) => drop(reply.send(self.acknowledge(&what))),
             Message::Checkpoint(reply) => self.checkpoint(reply),

@@ -17,6 +17,13 @@ pub const DUE_EVENT: &str = "portero.timer.due";
 /// The type of the event that ends timers of rules that are no more; `data.timers` names them.
 pub const GONE_EVENT: &str = "portero.timer.gone";
 
+/// The type of the event that a rule's time trigger makes; `subject` is the rule, `data.due` when.
+pub const SCHEDULE_EVENT: &str = "portero.schedule";
+
+/// The type of the event by which the time triggers of rules that came into force are set;
+/// `data.rules` names the rules.
+pub const SCHEDULE_SET_EVENT: &str = "portero.schedule.set";
+
 /// 128 bits that name one timer: derived from (event, rule, place), so that deciding twice begins
 /// it once.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,8 +63,25 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// The event that says that it is due: one for each timer, however often it is said.
+    /// The same once more, after the first was not decided. A time trigger's has an id of its own:
+    /// if the clock was put back, the first was taken for one that was known already.
+    pub fn due_again(&self, now: Timestamp) -> Event {
+        let event = self.due_event(now);
+        if !self.at.is_schedule() {
+            return event;
+        }
+        let (id, moment) = (event.id.to_string(), now.to_string());
+        Event { id: EventId::derive([SCHEDULE_EVENT, &id, "again", &moment]), ..event }
+    }
+
+    /// The event that says that it is due: one for each timer, however often it is said. That of a
+    /// time trigger is the one that its rule is about.
     pub fn due_event(&self, now: Timestamp) -> Event {
+        if self.at.is_schedule() {
+            let mut event = (*self.event).clone();
+            event.data.insert("timer".into(), self.id.to_string().into());
+            return Event { received: now, ..event };
+        }
         let mut data = Map::new();
         data.insert("timer".into(), self.id.to_string().into());
         data.insert("rule".into(), self.rule.as_str().into());
@@ -78,7 +102,7 @@ impl Timer {
     }
 }
 
-/// Where a rule goes on after a wait.
+/// Where a rule goes on after a wait, or begins by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
@@ -86,6 +110,11 @@ pub enum Place {
     Fire,
     /// After the `wait` step of this path: `do[1]`.
     After(String),
+    /// It begins: this alternative of its `when` is a time, and it has come.
+    Schedule {
+        /// Which of its time triggers, from 0.
+        which: usize,
+    },
     /// The next rung of an alert's ladder.
     Rung {
         /// Which alert.
@@ -103,15 +132,21 @@ impl Place {
     /// The alert whose rung it is.
     pub fn alert(&self) -> Option<AlertId> {
         match self {
-            Place::Fire | Place::After(_) => None,
+            Place::Fire | Place::After(_) | Place::Schedule { .. } => None,
             Place::Rung { alert, .. } => Some(*alert),
         }
+    }
+
+    /// Whether it is a time trigger's, which waits whether or not its rule is under way.
+    pub fn is_schedule(&self) -> bool {
+        matches!(self, Place::Schedule { .. })
     }
 
     /// What tells it from all other places of the rule.
     pub fn name(&self) -> String {
         match self {
             Place::Fire | Place::After(_) => self.path().to_string(),
+            Place::Schedule { which } => format!("when {which}"),
             Place::Rung { step, round, if_unshown, .. } => {
                 format!("{step} {round}{}", if *if_unshown { " unshown" } else { "" })
             }
@@ -122,6 +157,7 @@ impl Place {
     pub fn path(&self) -> &str {
         match self {
             Place::Fire => "for",
+            Place::Schedule { .. } => "when",
             Place::After(step) | Place::Rung { step, .. } => step,
         }
     }

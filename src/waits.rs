@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::event::Event;
 use crate::ledger::Ledger;
-use crate::timer::TimerId;
+use crate::timer::{Timer, TimerId};
 
 /// The longest sleep: the wall clock may be set while we sleep.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -26,6 +26,8 @@ const AGAIN_AFTER: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Waits {
     said: HashSet<TimerId>,
+    /// Of these it was said before, and nothing came of it.
+    again: HashSet<TimerId>,
     said_at: Instant,
     /// Until then, what is overdue waits for these systems to tell how they are.
     hold: Option<(Instant, Timestamp)>,
@@ -37,7 +39,7 @@ impl Waits {
         let links = ledger.memory.known().iter().filter(|(path, _)| path.ends_with("/link"));
         let last = links.map(|(_, entry)| entry.at).max();
         let hold = last.map(|last| (up + RECONNECT_WITHIN, last));
-        Waits { said: HashSet::new(), said_at: up, hold }
+        Waits { said: HashSet::new(), again: HashSet::new(), said_at: up, hold }
     }
 
     /// How long the router may sleep.
@@ -63,14 +65,18 @@ impl Waits {
         }
         self.hold = None;
         if up.saturating_duration_since(self.said_at) > AGAIN_AFTER {
-            self.said.clear();
+            self.again = std::mem::take(&mut self.said);
             self.said_at = up;
         }
         let timers = ledger.memory.timers();
         self.said.retain(|id| timers.get(*id).is_some());
         let new: Vec<_> = timers.due(now).filter(|timer| !self.said.contains(&timer.id)).collect();
         self.said.extend(new.iter().map(|timer| timer.id));
-        new.into_iter().map(|timer| timer.due_event(now)).collect()
+        let say = |timer: &Timer| match self.again.contains(&timer.id) {
+            true => timer.due_again(now),
+            false => timer.due_event(now),
+        };
+        new.into_iter().map(say).collect()
     }
 
     /// Whether a system has not yet said since the start whether it is connected.

@@ -211,7 +211,16 @@ fn push(phone: &str, message: Message, ttl: SignedDuration) -> Action {
     let task = Task::Push { phone: PhoneId(phone.to_owned()), message: Box::new(message) };
     let deadline: Timestamp = Clock::system().now() + ttl;
     let (rule, step) = ("r".to_owned(), "do[0]".to_owned());
-    Action { id: id(phone), rule, step, deadline, lane: Lane::Normal, alert: None, task }
+    Action {
+        id: id(phone),
+        rule,
+        step,
+        deadline,
+        not_before: None,
+        lane: Lane::Normal,
+        alert: None,
+        task,
+    }
 }
 
 fn id(phone: &str) -> ActionId {

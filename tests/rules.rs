@@ -10,7 +10,7 @@ use portero::command::{Arg, Kind, Repeat, Spec};
 use portero::door::{self, Door, Doors, Opener};
 use portero::event::{Event, Trust};
 use portero::node::SourceFile;
-use portero::rules::{House, RuleSet, System, selftest, types};
+use portero::rules::{House, Place, Quiet, RuleSet, System, selftest, types};
 use portero::systems::netatmo::{self, names, session::Session};
 use portero::systems::{emm, fibaro, indigo, vms, webhook};
 
@@ -67,6 +67,8 @@ fn house() -> House {
         doors: Arc::new(doors()),
         trust: Default::default(),
         time_zone: TimeZone::get("Europe/Paris").unwrap(),
+        place: Some(Place { latitude: 48.86, longitude: 2.35 }),
+        quiet: [("ben".to_string(), Quiet::parse("22:00-07:00").unwrap())].into(),
     }
 }
 
@@ -223,6 +225,13 @@ fn the_documented_rules_load() {
             Some("rules") => Some(block.to_string()),
             Some("  - name") => Some(format!("rules:\n{block}")),
             Some("    lane") => Some(format!("{begin}{block}")),
+            Some("when") => {
+                let lines = block.lines().map(|line| line.split('#').next().unwrap_or_default());
+                let rule = |(i, when): (usize, &str)| {
+                    format!("  - name: \"{i}\"\n    {when}\n    do: [ stop ]\n")
+                };
+                Some(format!("rules:\n{}", lines.enumerate().map(rule).collect::<String>()))
+            }
             Some("do") => Some(format!("{begin}{inner}")),
             Some("if") => Some(format!("{begin}{inner}    do: [ stop ]\n")),
             _ => None,

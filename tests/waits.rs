@@ -109,3 +109,75 @@ fn a_reload_keeps_the_waits_of_unchanged_rules_and_ends_the_others() {
     assert_eq!(gone["data"]["rules"], serde_json::json!(["left open"]));
     drop(server.terminate());
 }
+
+/// A time trigger so many seconds from now, on the clock that the server takes for the house's.
+fn timed(seconds: i64) -> String {
+    let at = portero::clock::Clock::system().now() + jiff::SignedDuration::from_secs(seconds);
+    let at = at.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string();
+    format!(
+        "rules:\n  - name: timed\n    when: {{ at: \"{at}\", late: 1h }}\n    do:\n      \
+         - set: {{ open/timed: \"{{{{ (state('open/timed') | default(0)) + 1 }}}}\" }}\n"
+    )
+}
+
+fn scheduled(home: &Home, kind: &str) -> Vec<Value> {
+    home.events(&[]).into_iter().filter(|event| event["type"] == kind).collect()
+}
+
+/// The rules are in force once they wait for their times.
+fn until_set(home: &Home, times: usize) {
+    within(PATIENCE, "the time is set", || {
+        (scheduled(home, "portero.schedule.set").len() >= times).then_some(())
+    });
+}
+
+#[test]
+fn a_time_trigger_fires_once_whatever_is_killed() {
+    let rules = timed(6);
+    let home = Home::new(&rules);
+    let server = home.start();
+    until_set(&home, 1);
+    server.kill();
+    let server = home.start();
+    until_opened(&home, "timed");
+    server.kill();
+    let server = home.start();
+    assert_eq!(opened(&home, "timed"), 1);
+    assert_eq!(scheduled(&home, "portero.schedule").len(), 1);
+    assert_eq!(scheduled(&home, "portero.schedule.set").len(), 1, "set once, then remembered");
+    drop(server.terminate());
+}
+
+#[test]
+fn a_time_that_passed_while_it_was_down_is_made_up_for() {
+    let rules = timed(5);
+    let home = Home::new(&rules);
+    let server = home.start();
+    until_set(&home, 1);
+    server.kill();
+    within(PATIENCE, "the time passes", || {
+        let set = &scheduled(&home, "portero.schedule.set")[0]["time"];
+        let set: jiff::Timestamp = set.as_str()?.parse().ok()?;
+        let now = portero::clock::Clock::system().now();
+        (now.duration_since(set).as_secs() > 6).then_some(())
+    });
+    assert_eq!(scheduled(&home, "portero.schedule").len(), 0);
+    let server = home.start();
+    until_opened(&home, "timed");
+    drop(server.terminate());
+}
+
+#[test]
+fn a_changed_time_is_another_one() {
+    let rules = timed(3600);
+    let home = Home::new(&rules);
+    let server = home.start();
+    until_set(&home, 1);
+    let rules = timed(4);
+    home.write("rules/rules.yaml", &rules);
+    until_set(&home, 2);
+    until_opened(&home, "timed");
+    let gone = scheduled(&home, "portero.timer.gone");
+    assert_eq!(gone[0]["data"]["rules"], serde_json::json!(["timed"]));
+    drop(server.terminate());
+}

@@ -8,7 +8,7 @@ use clap::Args;
 use jiff::tz::TimeZone;
 
 use super::At;
-use crate::action::{ActionId, Outcome, Task};
+use crate::action::{Action, ActionId, Outcome, Task};
 use crate::disk::{Disk, OsDisk};
 use crate::event::Event;
 use crate::journal::{read_dir, segments_in};
@@ -98,8 +98,14 @@ impl Story {
     }
 
     /// What became of one action.
-    fn fate(&self, id: &ActionId) -> String {
-        let Some(settled) = self.settled.get(id) else { return "not delivered yet".into() };
+    fn fate(&self, action: &Action, zone: &TimeZone) -> String {
+        let id = &action.id;
+        let Some(settled) = self.settled.get(id) else {
+            return match action.not_before {
+                Some(end) => format!("held until {}", end.to_zoned(zone.clone()).strftime("%H:%M")),
+                None => "not delivered yet".into(),
+            };
+        };
         let mut fate = match &settled.outcome {
             Outcome::Delivered => format!("taken by the push service at {}", settled.at),
             Outcome::Done => format!("done at {}", settled.at),
@@ -145,7 +151,7 @@ fn print(event: &Event, story: &Story, rules: Option<&RuleSet>, zone: &TimeZone)
                     Task::Open(wish) => format!("door {}", wish.door),
                     Task::Emit(_) => continue,
                 };
-                let fate = printable(&story.fate(&action.id));
+                let fate = printable(&story.fate(action, zone));
                 println!("{} of {} to {to}: {fate}", action.step, action.rule);
             }
         }

@@ -175,7 +175,7 @@ impl Decoder<'_> {
         let api_key = table.optional("api_key").and_then(|at| self.secret(at));
         let key_in_query = table.optional("key_in_query").and_then(Cursor::flag).unwrap_or(false);
         let certificate = certificate(table).unwrap_or_default();
-        let time_zone = table.optional("time_zone").and_then(super::zone);
+        let time_zone = table.optional("time_zone").and_then(super::house::zone);
         let words = Feed::ALL.map(|feed| (feed.as_str(), feed));
         let feeds = table.optional("feeds").and_then(Cursor::list);
         let feeds: Option<Vec<Feed>> =

@@ -358,7 +358,7 @@ impl Job {
             deadline: action.deadline,
             form: Form::Full,
             attempts: 0,
-            not_before: now,
+            not_before: action.not_before.unwrap_or(now).max(now),
             last: None,
         }
     }

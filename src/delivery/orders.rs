@@ -270,6 +270,7 @@ mod tests {
             rule: name.into(),
             step: "do[0]".into(),
             deadline: at(60),
+            not_before: None,
             lane,
             alert: None,
             task: Task::Command(Box::new(command)),

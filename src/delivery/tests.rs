@@ -76,6 +76,7 @@ fn push(phone: &str, name: u8, lane: Lane, ttl_s: u64) -> Action {
         rule: "r".into(),
         step: "do[0]".into(),
         deadline,
+        not_before: None,
         lane,
         alert: None,
         task,
@@ -334,4 +335,42 @@ async fn a_clock_set_forward_is_noticed() {
     tokio::time::advance(LOOK_EVERY).await;
     settle_down().await;
     assert_eq!(world.attempts(1).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_leaves_when_its_time_has_come_also_after_a_restart() {
+    let held = |name, tag: Option<&str>| {
+        let mut action = push("p", name, Lane::Normal, 7);
+        action.not_before = Some(later(start_at(), Duration::from_secs(5)));
+        if let Task::Push { message, .. } = &mut action.task {
+            message.tag = tag.map(str::to_owned);
+        }
+        action
+    };
+    // As decided, and as found owed at a start.
+    let world = World::new(&[("p", vec![done()])], vec![held(1, None)]);
+    world.handle.act(vec![held(2, None), held(3, Some("t")), held(4, Some("t"))]);
+    world.handle.act(vec![push("p", 5, Lane::Normal, 60)]);
+    world.pass(4_999).await;
+    assert_eq!([1, 2, 3, 4, 5].map(|name| world.attempts(name).len()), [0, 0, 0, 0, 1]);
+    world.pass(1_000).await;
+    assert_eq!(
+        [1, 2, 3, 4].map(|name| world.attempts(name)),
+        [vec![5000], vec![5000], vec![], vec![5000]]
+    );
+    let replaced = world.settled().into_iter().find(|(name, ..)| *name == 3).unwrap();
+    assert_eq!(replaced.1, Outcome::Expired { last: "replaced by a newer one".into() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_beyond_a_long_stop_is_sent_or_too_late_by_its_deadline() {
+    let with = |name, held_s, ttl_s| {
+        let not_before = Some(start_at() - jiff::SignedDuration::from_secs(held_s));
+        Action { not_before, ..push("p", name, Lane::Normal, ttl_s) }
+    };
+    let world = World::new(&[("p", vec![done()])], vec![with(1, 60, 60), with(2, 60, 0)]);
+    settle_down().await;
+    let labels: Vec<_> = world.settled().iter().map(|(name, o, ..)| (*name, o.label())).collect();
+    assert_eq!(labels.len(), 2);
+    assert!(labels.contains(&(1, "delivered")) && labels.contains(&(2, "expired")), "{labels:?}");
 }

@@ -52,6 +52,7 @@ pub fn announce(
                 rule: RULE.into(),
                 step: "do[0]".into(),
                 deadline: now + LIVES,
+                not_before: None,
                 lane: Lane::Alarm,
                 alert: None,
                 task: Task::Push { phone: phone.clone(), message: Box::new(message.clone()) },

@@ -122,6 +122,7 @@ impl<'a> Deciding<'a> {
                 rule: ACK_RULE.into(),
                 step: "do[0]".into(),
                 deadline: self.now + NOTE_LIVES,
+                not_before: None,
                 lane: Lane::Normal,
                 alert: None,
                 task: Task::Push { phone: PhoneId(told.to.clone()), message: Box::new(message) },

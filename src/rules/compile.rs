@@ -13,6 +13,7 @@ use super::expr::{Condition, Text};
 use super::ladder::{self, Ladder};
 use super::open::{self, Open, PushButton};
 use super::pattern::Matcher;
+use super::schedule::Schedule;
 use super::tell::{Tell, WORDS, Word};
 use super::types;
 use super::wait::{For, Mode, Span, Wait};
@@ -35,6 +36,8 @@ pub(super) struct Rule {
     /// The bytes of its name.
     pub range: Range<usize>,
     pub matchers: Vec<Matcher>,
+    /// The alternatives of its `when` that are times.
+    pub schedules: Vec<Schedule>,
     pub condition: Option<Condition>,
     pub cooldown: Option<Cooldown>,
     pub lane: Lane,
@@ -83,6 +86,8 @@ pub(super) struct Push {
     pub tag: Option<Text>,
     pub urgency: Urgency,
     pub ttl: Duration,
+    /// It is sent in quiet hours, too: `quiet: ignore`.
+    pub wakes: bool,
     pub buttons: Vec<PushButton>,
 }
 
@@ -260,6 +265,7 @@ fn push(scope: &Scope<'_>, at: Cursor<'_>) -> Option<Push> {
         at.one_of(&words.map(|urgency| (urgency.as_str(), urgency)))
     });
     let ttl = table.optional("ttl").map(|at| at.duration(Duration::from_secs(1), TTL_MAX));
+    let quiet = table.optional("quiet").map(|at| at.one_of(&[("ignore", true), ("hold", false)]));
     let buttons = table.optional("buttons").map(|at| open::buttons(scope.house, at));
     table.done_with(|key| {
         (key == "actions").then(|| "write `buttons: [ { title: Open, open: front } ]`".to_string())
@@ -277,6 +283,7 @@ fn push(scope: &Scope<'_>, at: Cursor<'_>) -> Option<Push> {
         tag: sound(tag)?,
         urgency: urgency.unwrap_or(Some(Urgency::Normal))?,
         ttl: ttl.unwrap_or(Some(TTL_DEFAULT))?,
+        wakes: quiet.unwrap_or(Some(false))?,
         buttons: buttons.unwrap_or(Some(Vec::new()))?,
     })
 }

@@ -18,7 +18,9 @@ use crate::action::Urgency;
 use crate::alert::ACK_EVENT;
 use crate::event::Event;
 use crate::record::{CooldownStart, Decided, Looked, NotSent, NotSentReason, Position, Verdict};
-use crate::timer::{DUE_EVENT, End, Ended, Place, Queued, Timer, TimerId};
+use crate::timer::{
+    DUE_EVENT, End, Ended, Place, Queued, SCHEDULE_EVENT, SCHEDULE_SET_EVENT, Timer, TimerId,
+};
 
 /// How late a timer may be before its explanation says so; the router looks once a second.
 const LATE_FROM_S: i64 = 5;
@@ -30,6 +32,8 @@ pub(super) enum Start<'t> {
     Event,
     /// Its turn has come (`mode: queued`).
     Turn,
+    /// A time trigger's time has come; if some came while nobody looked, `first` is the earliest.
+    Time { due: Timestamp, first: Timestamp },
     /// One of its waits is over: by time, or by the event it waited for.
     Over(&'t Timer, End),
 }
@@ -59,13 +63,15 @@ impl RuleSet {
             ..Decided::default()
         };
         let mut deciding = Deciding { rules: self, memory, now, decided };
-        if event.kind == DUE_EVENT && event.source == "portero" {
-            deciding.due(event);
-        } else {
-            if event.kind == ACK_EVENT && event.source == "portero" {
+        let own = event.source == "portero";
+        match event.kind.as_str() {
+            DUE_EVENT | SCHEDULE_EVENT if own => deciding.due(event),
+            SCHEDULE_SET_EVENT if own => deciding.set_schedules(event),
+            ACK_EVENT if own => {
                 deciding.ack(event);
+                deciding.event(event);
             }
-            deciding.event(event);
+            _ => deciding.event(event),
         }
         deciding.decided
     }
@@ -127,6 +133,8 @@ impl<'a> Deciding<'a> {
                 self.looked(rule, Verdict::Ended, why);
             }
             Place::After(_) => drop(self.look(rule, scene, Start::Over(timer, End::Matched))),
+            // No event ends it.
+            Place::Schedule { .. } => {}
             // Handled by its alert, of which this is one rung.
             Place::Rung { alert, .. } => self.acknowledge(*alert, by, "event", None),
         }
@@ -142,7 +150,9 @@ impl<'a> Deciding<'a> {
             let why = "the rule was removed or changed while it waited".to_string();
             return self.decided.looked.push(looked(&timer.rule, Verdict::Ended, why));
         };
-        if timer.expires.is_some_and(|expires| expires < self.now) {
+        if let Place::Schedule { which } = timer.at {
+            self.scheduled(rule, timer, which, event);
+        } else if timer.expires.is_some_and(|expires| expires < self.now) {
             self.end(timer, End::Expired);
             let why = format!("it was due at {} and is too late", self.clock(timer.due));
             self.looked(rule, Verdict::Ended, why);
@@ -185,9 +195,9 @@ impl<'a> Deciding<'a> {
     }
 
     /// One rule is asked; whether it said `stop`.
-    fn look(&mut self, rule: &'a Rule, scene: &Arc<Scene>, start: Start<'a>) -> bool {
+    pub(super) fn look(&mut self, rule: &'a Rule, scene: &Arc<Scene>, start: Start<'a>) -> bool {
         match start {
-            Start::Event | Start::Turn => scene.begin(),
+            Start::Event | Start::Turn | Start::Time { .. } => scene.begin(),
             Start::Over(timer, _) => scene.lower(timer.trust),
         }
         if let Start::Over(timer, end) = start {
@@ -200,7 +210,7 @@ impl<'a> Deciding<'a> {
             Some(Refused::Error(why)) => return self.refused(rule, Verdict::ConditionError, why),
             None => {}
         }
-        let begins = matches!(start, Start::Event | Start::Turn);
+        let begins = !matches!(start, Start::Over(..));
         if begins && !self.may_begin(rule, scene) {
             return false;
         }
@@ -259,9 +269,11 @@ impl<'a> Deciding<'a> {
                 false
             }
             Mode::Restart => {
-                let earlier: Vec<&Timer> = self.memory.timers().of(&rule.name).collect();
+                let earlier = self.memory.timers().of(&rule.name);
+                let earlier: Vec<&Timer> = earlier.filter(|t| !t.at.is_schedule()).collect();
                 earlier.into_iter().for_each(|timer| self.end(timer, End::Restarted));
-                self.decided.begun.retain(|timer| timer.rule != *rule.name);
+                let stays = |timer: &Timer| timer.rule != *rule.name || timer.at.is_schedule();
+                self.decided.begun.retain(stays);
                 true
             }
             Mode::Queued => {
@@ -286,8 +298,9 @@ impl<'a> Deciding<'a> {
     /// Whether an earlier firing still waits.
     fn is_running(&self, rule: &Rule) -> bool {
         let ended = |timer: &Timer| self.decided.ended.iter().any(|e| e.timer == timer.id);
-        self.memory.timers().of(&rule.name).any(|timer| !ended(timer))
-            || self.decided.begun.iter().any(|timer| timer.rule == *rule.name)
+        let runs = |timer: &Timer| timer.rule == *rule.name && !timer.at.is_schedule();
+        self.memory.timers().of(&rule.name).any(|timer| runs(timer) && !ended(timer))
+            || self.decided.begun.iter().any(runs)
     }
 
     fn begin_for(&mut self, rule: &'a Rule, scene: &Arc<Scene>) {
@@ -319,12 +332,20 @@ impl<'a> Deciding<'a> {
 
     /// What a late firing says of itself.
     pub(super) fn late(&self, start: Start<'_>) -> String {
-        let Start::Over(timer, End::Due) = start else { return String::new() };
-        let late = self.now.duration_since(timer.due).as_secs();
-        if late < LATE_FROM_S {
-            return String::new();
+        let (due, first) = match start {
+            Start::Over(timer, End::Due) => (timer.due, timer.due),
+            Start::Time { due, first } => (due, first),
+            Start::Event | Start::Turn | Start::Over(..) => return String::new(),
+        };
+        let late = self.now.duration_since(due).as_secs();
+        let mut why = match late {
+            LATE_FROM_S.. => format!("{late} s late: it was due at {}", self.clock(due)),
+            _ => String::new(),
+        };
+        if first < due {
+            why.push_str(if why.is_empty() { "" } else { "; " });
+            why.push_str(&format!("for all that it missed since {}", self.clock(first)));
         }
-        let why = format!("{late} s late: it was due at {}", self.clock(timer.due));
         self.assumed().into_iter().fold(why, |why, assumed| format!("{why}; {assumed}"))
     }
 
@@ -349,7 +370,7 @@ impl<'a> Deciding<'a> {
         Scene::new(event, self.memory, self.now, &self.rules.house.time_zone)
     }
 
-    fn clock(&self, at: Timestamp) -> String {
+    pub(super) fn clock(&self, at: Timestamp) -> String {
         explain::clock(at, self.now, &self.rules.house.time_zone)
     }
 

@@ -72,6 +72,7 @@ fn rule_lines(text: &mut String, looked: &Looked, decided: &Decided, zone: &Time
         let due = clock(timer.due, decided.at, zone);
         let _ = match timer.at.alert() {
             Some(_) => writeln!(text, "    {}: at {due} unless acknowledged", timer.at.name()),
+            None if timer.at.is_schedule() => writeln!(text, "    next at {due}"),
             None => writeln!(text, "    {}: waits until {due}", timer.at.path()),
         };
     }
@@ -98,7 +99,12 @@ fn action_line(action: &Action, now: Timestamp, zone: &TimeZone) -> String {
                 body => format!(" {body:?}"),
             };
             let urgency = message.urgency.as_str();
-            format!("{step}: push to {phone}: {:?}{body} ({urgency}, until {until})", message.title)
+            let held = match action.not_before {
+                Some(end) => format!("held for quiet hours until {}, ", clock(end, now, zone)),
+                None => String::new(),
+            };
+            let title = &message.title;
+            format!("{step}: push to {phone}: {title:?}{body} ({held}{urgency}, until {until})")
         }
         Task::Command(command) => {
             let args = serde_json::Value::Object(command.args.clone());

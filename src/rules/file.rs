@@ -10,6 +10,7 @@ use super::House;
 use super::compile::{Cooldown, Rule, Scope, Step, steps};
 use super::expr::{Condition, Text};
 use super::pattern::{Field, Matcher, Plain, Wanted};
+use super::schedule::{self, Schedule};
 use super::types;
 use super::wait::{Ends, For, Mode, Span};
 use crate::action::Lane;
@@ -54,7 +55,7 @@ fn rule(at: Cursor<'_>, house: &House) -> Option<Rule> {
     let mut table = at.table()?;
     let name = table.required("name");
     let name = name.and_then(|at| name_text(at).map(|text| (text, at.range())));
-    let when = table.required("when").and_then(|at| matchers(at, house));
+    let when = table.required("when").and_then(|at| triggers(at, house));
     let condition = table.optional("if").map(Condition::compile);
     let cooldown = table.optional("cooldown").map(cooldown);
     let lane = table.optional("lane").map(lane);
@@ -65,6 +66,7 @@ fn rule(at: Cursor<'_>, house: &House) -> Option<Rule> {
     let steps = table.required("do").and_then(|at| rule_steps(&scope, at));
     table.done_with(rule_advice);
     let (name, range) = name?;
+    let (matchers, schedules) = when?;
     let wait = match (sound(wait)?, unless) {
         (Some(span), unless) => {
             Some(For { span, unless: sound(unless.map(|(_, ends)| ends))?.unwrap_or_default() })
@@ -79,7 +81,8 @@ fn rule(at: Cursor<'_>, house: &House) -> Option<Rule> {
         name: name.into(),
         file: at.reader().file().clone(),
         range,
-        matchers: when?,
+        matchers,
+        schedules,
         condition: sound(condition)?,
         cooldown: sound(cooldown)?,
         lane: sound(lane)?.unwrap_or_default(),
@@ -152,7 +155,8 @@ fn cooldown(at: Cursor<'_>) -> Option<Cooldown> {
     Some(Cooldown { every: every?, key: key? })
 }
 
-fn matchers(at: Cursor<'_>, house: &House) -> Option<Vec<Matcher>> {
+/// The alternatives of a `when`: events and times.
+fn triggers(at: Cursor<'_>, house: &House) -> Option<(Vec<Matcher>, Vec<Schedule>)> {
     if let Value::List(items) = &at.node().value
         && (items.is_empty() || items.len() > ALTERNATIVES_MAX)
     {
@@ -164,8 +168,12 @@ fn matchers(at: Cursor<'_>, house: &House) -> Option<Vec<Matcher>> {
         at.wrong(message);
         return None;
     }
-    let all: Vec<_> = at.list_or_one().into_iter().map(|one| matcher(one, house)).collect();
-    all.into_iter().collect()
+    let (timed, heard): (Vec<_>, Vec<_>) =
+        at.list_or_one().into_iter().partition(|one| schedule::is_schedule(*one));
+    let schedules: Vec<_> = timed.into_iter().map(|one| schedule::read(one, house)).collect();
+    let matchers: Vec<_> = heard.into_iter().map(|one| matcher(one, house)).collect();
+    let schedules: Option<Vec<_>> = schedules.into_iter().collect();
+    Some((matchers.into_iter().collect::<Option<_>>()?, schedules?.into_iter().flatten().collect()))
 }
 
 /// What ends a wait: `unless`, `until`. Its values may be templates about the event that the wait

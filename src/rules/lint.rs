@@ -66,7 +66,8 @@ fn unreachable(rules: &[Rule], problems: &mut Problems) {
         for later in &rules[i + 1..] {
             let covered =
                 |wanted: &Matcher| stopper.matchers.iter().any(|mine| mine.covers(wanted));
-            if later.matchers.iter().all(covered) && told.insert(&later.name) {
+            let by_time = !later.schedules.is_empty();
+            if !by_time && later.matchers.iter().all(covered) && told.insert(&later.name) {
                 let message = format!("`{}` is never reached", later.name);
                 let place = stopper.file.place(stopper.range.start);
                 let help = format!("`{}` at {place} stops every event before it", stopper.name);

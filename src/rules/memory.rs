@@ -170,7 +170,10 @@ impl Memory {
             Task::Command(command) => command.repeat == Repeat::Better,
             Task::Emit(_) | Task::Open(_) => false,
         };
-        let delivers = |action: &&Action| action.rule == looked.rule && tells(&action.task);
+        // What is held for quiet hours moves no cooldown when it is delivered at their end.
+        let delivers = |action: &&Action| {
+            action.rule == looked.rule && tells(&action.task) && action.not_before.is_none()
+        };
         let waiting: BTreeSet<ActionId> =
             decided.actions.iter().filter(delivers).map(|action| action.id).collect();
         let every_ms = start.until.as_millisecond() - decided.at.as_millisecond();

@@ -28,7 +28,9 @@ mod open;
 mod pattern;
 mod quick;
 mod reach;
+mod quiet;
 mod scene;
+mod schedule;
 pub mod selftest;
 mod steps;
 mod tell;
@@ -40,6 +42,8 @@ pub use alerts::{ALERTS_MAX, Alert, Alerts, Reached, Told};
 pub use explain::explain;
 pub use known::{KNOWN_MAX, KnownMap};
 pub use memory::{COOLDOWNS_MAX, Cooldown, Memory, STATES_MAX, StateEntry};
+pub use quiet::Quiet;
+pub use schedule::Place;
 pub use timers::{QUEUED_MAX, TIMERS_MAX, Timers};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -76,6 +80,10 @@ pub struct House {
     pub trust: BTreeMap<String, Trust>,
     /// Where the house is: `between`, `now()` and all shown times are on this clock.
     pub time_zone: TimeZone,
+    /// Where on earth, for sunrise and sunset.
+    pub place: Option<Place>,
+    /// When people want to be left alone.
+    pub quiet: BTreeMap<String, Quiet>,
 }
 
 /// A kind of system that the house has.
@@ -113,6 +121,8 @@ impl Default for House {
             doors: Arc::default(),
             trust: BTreeMap::new(),
             time_zone: TimeZone::UTC,
+            place: None,
+            quiet: BTreeMap::new(),
         }
     }
 }

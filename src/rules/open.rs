@@ -95,6 +95,7 @@ impl Open {
             rule: rule.to_string(),
             step: step.to_string(),
             deadline: later(received, max_age),
+            not_before: None,
             lane,
             alert: None,
             task: Task::Open(Box::new(opening)),

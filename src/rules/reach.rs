@@ -15,6 +15,7 @@ use super::pattern::{Field, Has, Matcher};
 use super::types;
 use crate::event::Trust;
 use crate::node::{Problem, Problems};
+use crate::timer::SCHEDULE_EVENT;
 
 /// Longer ways are shown by their end.
 const WAY_MAX: usize = 12;
@@ -214,7 +215,7 @@ impl<'r> Reach<'r> {
             }
         }
         let sources = Sources::of(house);
-        let events = all.iter().map(|rule| sources.least(&rule.matchers)).collect();
+        let events = all.iter().map(|rule| sources.of_rule(rule)).collect();
         let variables = Variables::of(&setters);
         let froms = |outline: &Outline<'r>| {
             outline.reads.iter().map(|read| variables.from(read, house)).collect()
@@ -359,6 +360,15 @@ impl Sources {
         all.push(("hook/…".into(), "hook.…".into(), Trust::Unverified));
         all.sort_by_key(|(_, _, trust)| *trust);
         Sources(all)
+    }
+
+    /// The least of what a rule looks at. A time trigger is our own, and no person.
+    fn of_rule(&self, rule: &Rule) -> (Trust, Cause) {
+        let heard = self.least(&rule.matchers);
+        if rule.schedules.is_empty() || heard.0 <= Trust::Fresh {
+            return heard;
+        }
+        (Trust::Fresh, Cause::Heard("portero".into(), SCHEDULE_EVENT.into()))
     }
 
     fn least(&self, matchers: &[Matcher]) -> (Trust, Cause) {

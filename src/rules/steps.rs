@@ -20,7 +20,7 @@ use super::scene::Scene;
 use super::tell::Tell;
 use super::types;
 use super::wait::Wait;
-use crate::action::{Action, ActionId, Message, PhoneId, Task, Urgency};
+use crate::action::{Action, ActionId, Lane, Message, PhoneId, Task, Urgency};
 use crate::alert::{AlertBegun, AlertId};
 use crate::event::{Event, EventId, HOPS_MAX};
 use crate::record::{NotSent, NotSentReason, StateSet};
@@ -179,8 +179,9 @@ impl Planner<'_> {
     fn push(&mut self, step: &str, push: &Push) {
         self.plan.severity = self.plan.severity.max(Some(push.urgency));
         let message = self.message(step, push);
-        let deadline = later(self.scene.now(), push.ttl);
-        for phone in self.phones(step, push) {
+        for (person, phone) in self.phones(step, push) {
+            let not_before = self.held_until(&person, push);
+            let deadline = later(not_before.unwrap_or(self.scene.now()), push.ttl);
             let mut message = message.clone();
             open::keep_permitted(&mut message.buttons, &phone, self.memory, self.house);
             self.plan.actions.push(Action {
@@ -188,11 +189,21 @@ impl Planner<'_> {
                 rule: self.rule.name.to_string(),
                 step: step.to_string(),
                 deadline,
+                not_before,
                 lane: self.rule.lane,
                 alert: self.alert,
                 task: Task::Push { phone, message: Box::new(message) },
             });
         }
+    }
+
+    /// Until when a push is held: quiet hours stand before what can wait, and before nothing else.
+    fn held_until(&self, person: &str, push: &Push) -> Option<Timestamp> {
+        let urgent = push.urgency == Urgency::High || self.rule.lane == Lane::Alarm;
+        if urgent || push.wakes || self.alert.is_some() {
+            return None;
+        }
+        self.house.quiet_until(person, self.scene.now())
     }
 
     fn message(&mut self, step: &str, push: &Push) -> Message {
@@ -227,8 +238,8 @@ impl Planner<'_> {
         if step == "do[0]" { tag } else { format!("{tag}-{step}") }
     }
 
-    /// The phones to reach, each once; persons without one are noted.
-    fn phones(&mut self, step: &str, push: &Push) -> Vec<PhoneId> {
+    /// The phones to reach with whose they are, each once; persons without one are noted.
+    fn phones(&mut self, step: &str, push: &Push) -> Vec<(Arc<str>, PhoneId)> {
         let mut people: Vec<Arc<str>> = Vec::new();
         for recipient in &push.to {
             match recipient {
@@ -243,7 +254,8 @@ impl Planner<'_> {
                 continue;
             }
             let before = phones.len();
-            phones.extend(self.memory.phones(&person).cloned());
+            let own = self.memory.phones(&person).cloned();
+            phones.extend(own.map(|phone| (Arc::clone(&person), phone)));
             if phones.len() == before {
                 let reason = NotSentReason::NoPhone;
                 let detail = person.to_string();
@@ -296,6 +308,7 @@ impl Planner<'_> {
             rule: self.rule.name.to_string(),
             step: step.to_string(),
             deadline,
+            not_before: None,
             lane: self.rule.lane,
             alert: self.alert,
             task: Task::Command(Box::new(command)),
@@ -342,6 +355,7 @@ impl Planner<'_> {
             rule: self.rule.name.to_string(),
             step: step.to_string(),
             deadline: later(now, EMIT_TTL),
+            not_before: None,
             lane: self.rule.lane,
             alert: self.alert,
             task: Task::Emit(Box::new(made)),

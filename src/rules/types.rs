@@ -89,6 +89,10 @@ pub const PORTERO: &[&str] = &[
     "portero.test",
     // A wait of a rule is over; the rule goes on by itself.
     "portero.timer.due",
+    // A rule's time trigger: the rule begins by itself.
+    "portero.schedule",
+    // Time triggers of rules that came into force were set.
+    "portero.schedule.set",
     // Rules that waited were removed or changed.
     "portero.timer.gone",
     // Somebody has an alert in hand.

@@ -125,6 +125,7 @@ impl Rule {
     pub fn ends_at(&self, place: &Place) -> &[Ends] {
         match place {
             Place::Fire => self.wait.as_ref().map_or(&[], |wait| &wait.unless),
+            Place::Schedule { .. } => &[],
             Place::After(path) => find(&self.steps, path).map_or(&[], |wait| &wait.until),
             Place::Rung { step, .. } => self.ladder_of(step).map_or(&[], |ladder| &ladder.until),
         }

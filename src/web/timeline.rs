@@ -292,11 +292,13 @@ impl Item {
     fn action(&self, action: &Action, view: &View) -> Value {
         let state = self.actions.get(&action.id);
         let outcome = state.and_then(|state| state.outcome.as_ref());
+        let waiting = if action.not_before.is_some() { "held" } else { "waiting" };
         let mut json = json!({
             "id": action.id,
             "rule": action.rule,
             "step": action.step,
-            "state": outcome.map_or("waiting", |(label, _)| label),
+            "state": outcome.map_or(waiting, |(label, _)| label),
+            "held_until": action.not_before,
             "detail": outcome.map_or("", |(_, detail)| detail.as_str()),
             "shown_at": state.and_then(|state| state.shown_at),
             "clicked_at": state.and_then(|state| state.clicked_at),

@@ -13,6 +13,7 @@ fn action(to: &str, call: &str, repeat: Repeat) -> Action {
         rule: call.into(),
         step: "do[0]".into(),
         deadline: Clock::system().now() + Duration::from_secs(60),
+        not_before: None,
         lane: ActionLane::Normal,
         alert: None,
         task: Task::Command(Box::new(command)),

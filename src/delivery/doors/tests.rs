@@ -71,6 +71,7 @@ fn action(door: &str, number: u8) -> Action {
         rule: "bell".into(),
         step: "do[0]".into(),
         deadline: start() + SignedDuration::from_secs(10),
+        not_before: None,
         lane: ActionLane::Normal,
         alert: None,
         task: Task::Open(Box::new(wish)),

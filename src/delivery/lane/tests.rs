@@ -35,7 +35,16 @@ impl World {
         let deadline = attempt::later(self.now, Duration::from_secs(60));
         let message = Box::new(Message::default());
         let task = Task::Push { phone: PhoneId("00112233aabbccdd".into()), message };
-        Action { id, rule: "r".into(), step: "do[0]".into(), deadline, lane, alert: None, task }
+        Action {
+            id,
+            rule: "r".into(),
+            step: "do[0]".into(),
+            deadline,
+            not_before: None,
+            lane,
+            alert: None,
+            task,
+        }
     }
 
     fn normal(&mut self) -> u8 {

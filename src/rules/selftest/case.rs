@@ -43,6 +43,8 @@ pub(in crate::rules) enum Happening {
     Clock(Time),
     Day(DateTime),
     Restart,
+    /// Portero does not run so long; what came due meanwhile is found at the start.
+    Down(Duration),
     Reload,
     /// A person acknowledges everything that is open.
     Ack(String),
@@ -58,7 +60,14 @@ pub(in crate::rules) enum Happening {
 #[derive(Debug)]
 pub(in crate::rules) enum Expect {
     Push(PushWanted, Count),
-    Emit { kind: String, subject: Option<String>, data: Map<String, Json>, count: Count },
+    /// A push that waits for the end of quiet hours when the test is over.
+    Held(PushWanted, Count),
+    Emit {
+        kind: String,
+        subject: Option<String>,
+        data: Map<String, Json>,
+        count: Count,
+    },
     Fired(String, Count),
     State(String, Json),
     NoSet,
@@ -221,6 +230,8 @@ fn happening(at: Cursor<'_>, known: &Known<'_>, number: usize) -> Option<Vec<Hap
         found.push(Happening::Fixture(fixture.text()?.to_string()));
     } else if table.optional("restart").and_then(Cursor::flag) == Some(true) {
         found.push(Happening::Restart);
+    } else if let Some(down) = table.optional("down") {
+        found.push(Happening::Down(down.duration(Duration::ZERO, AFTER_MAX)?));
     } else if table.optional("reload").and_then(Cursor::flag) == Some(true) {
         found.push(Happening::Reload);
     } else if table.optional("shown").and_then(Cursor::flag) == Some(true) {
@@ -329,6 +340,10 @@ fn expectation(at: Cursor<'_>, known: &Known<'_>) -> Option<Vec<Expect>> {
         let (wanted, count) = push_wanted(push, known)?;
         found.push(Expect::Push(wanted, count));
     }
+    if let Some(held) = table.optional("held") {
+        let (wanted, count) = push_wanted(held, known)?;
+        found.push(Expect::Held(wanted, count));
+    }
     if let Some(emit) = table.optional("emit") {
         found.push(emit_wanted(emit)?);
     }
@@ -389,6 +404,9 @@ fn nothing(at: Cursor<'_>, known: &Known<'_>) -> Option<Expect> {
     if let Some(push) = table.optional("push") {
         found.push(push_wanted(push, known).map(|(wanted, _)| Expect::Push(wanted, none)));
     }
+    if let Some(held) = table.optional("held") {
+        found.push(push_wanted(held, known).map(|(wanted, _)| Expect::Held(wanted, none)));
+    }
     if let Some(Some(emit)) = table.optional("emit").map(emit_wanted) {
         found.push(match emit {
             Expect::Emit { kind, subject, data, .. } => {
@@ -417,12 +435,13 @@ fn nothing(at: Cursor<'_>, known: &Known<'_>) -> Option<Expect> {
 fn no_such(at: Cursor<'_>) -> Option<Expect> {
     let systems = WORDS.iter().enumerate().map(|(i, word)| (word.system, i));
     let (push, set, emit) = (WORDS.len(), WORDS.len() + 1, WORDS.len() + 2);
-    let open = WORDS.len() + 3;
-    let own = [("push", push), ("set", set), ("emit", emit), ("open", open)];
+    let (open, held) = (WORDS.len() + 3, WORDS.len() + 4);
+    let own = [("push", push), ("set", set), ("emit", emit), ("open", open), ("held", held)];
     let words: Vec<(&str, usize)> = own.into_iter().chain(systems).collect();
     let none = Count::Exactly(0);
     Some(match at.one_of(&words)? {
         word if word == push => Expect::Push(PushWanted::default(), none),
+        word if word == held => Expect::Held(PushWanted::default(), none),
         word if word == set => Expect::NoSet,
         word if word == emit => Expect::NoEmit,
         word if word == open => Expect::Open(OpenWanted::default(), none),

@@ -3,6 +3,7 @@
 //! rules emit comes back as it does in the house, and systems do what they are told.
 
 mod case;
+mod held;
 mod opened;
 mod told;
 
@@ -16,17 +17,21 @@ use serde_json::Value as Json;
 
 pub(super) use case::{Case, Known, cases};
 use case::{Count, Expect, Happening, PushWanted};
+use held::Held;
 use opened::Opened;
 
 use super::{Memory, Reached, RuleSet, StateEntry, explain::explain};
-use crate::action::{ActionId, Message, Outcome, PhoneId, Task};
+use crate::action::{Action, ActionId, Message, Outcome, PhoneId, Task};
 use crate::alert::ack_event;
 use crate::command::Command;
 use crate::event::{Event, EventId, Trust};
+use crate::intake::own_event;
 use crate::record::{Decided, Position, Receipt, Settled, Shown, Verdict};
+use crate::timer::SCHEDULE_SET_EVENT;
 
-/// Events one test may lead to: rules that feed each other must not run a test for ever.
-const EVENTS_MAX: usize = 1000;
+/// Events one test may lead to: rules that feed each other must not run a test for ever. A week of
+/// a rule that runs every minute.
+const EVENTS_MAX: usize = 10_000;
 
 /// Turns a fixture's name, such as `netatmo/incoming_call.json`, into events.
 pub type Fixtures<'f> = dyn Fn(&str) -> Result<Vec<Event>, String> + 'f;
@@ -97,7 +102,7 @@ fn run_case(
     fired: &mut BTreeSet<String>,
 ) -> Option<Failure> {
     let mut world = World::new(rules, case);
-    let mut wrong = Vec::new();
+    let mut wrong = Vec::from_iter(world.set_schedules().err());
     for happening in &case.events {
         if let Err(why) = world.happen(happening, fixtures) {
             wrong.push(why);
@@ -124,6 +129,7 @@ struct World<'r> {
     now: Timestamp,
     done: Vec<(Arc<Event>, Decided)>,
     doors: Opened,
+    held: Held,
 }
 
 impl<'r> World<'r> {
@@ -144,6 +150,7 @@ impl<'r> World<'r> {
             now: case.at,
             done: Vec::new(),
             doors,
+            held: Held::default(),
         }
     }
 
@@ -160,6 +167,11 @@ impl<'r> World<'r> {
             }
             Happening::Day(at) => self.pass_to(*at),
             Happening::Restart => self.restart(),
+            Happening::Down(pause) => {
+                self.now = self.now.checked_add(*pause).unwrap_or(Timestamp::MAX);
+                self.restart()?;
+                self.pass(self.now)
+            }
             Happening::Reload => self.reload(),
             Happening::Ack(by) => self.ack(by),
             Happening::Shown => {
@@ -183,13 +195,46 @@ impl<'r> World<'r> {
 
     /// Time passes; what comes due on the way happens at its own moment.
     fn pass(&mut self, until: Timestamp) -> Result<(), String> {
-        while let Some(due) = self.memory.timers().next_due().filter(|due| *due <= until) {
-            self.now = self.now.max(due);
+        loop {
+            let due = self.memory.timers().next_due().unwrap_or(Timestamp::MAX);
+            let let_go = self.held.next().unwrap_or(Timestamp::MAX);
+            if due.min(let_go) > until || due.min(let_go) == Timestamp::MAX {
+                break;
+            }
+            self.now = self.now.max(due.min(let_go));
+            if let_go <= due {
+                self.let_go();
+                continue;
+            }
             let Some(timer) = self.memory.timers().due(due).next() else { break };
             self.take(timer.due_event(self.now))?;
         }
         self.now = until;
         Ok(())
+    }
+
+    /// Quiet hours are over: what was held for them goes.
+    fn let_go(&mut self) {
+        for action in self.held.let_go(self.now) {
+            self.settle(&action);
+        }
+    }
+
+    fn settle(&mut self, action: &Action) {
+        let outcome = self.outcome(&action.task);
+        let settled = Settled { action: action.id, outcome, attempts: 1, at: self.now };
+        self.memory.apply_settled(&settled);
+    }
+
+    /// As the router does when rules come into force.
+    fn set_schedules(&mut self) -> Result<(), String> {
+        let rules = self.rules().unscheduled(&self.memory);
+        if rules.is_empty() {
+            return Ok(());
+        }
+        let mut data = serde_json::Map::new();
+        data.insert("rules".into(), serde_json::json!(rules));
+        self.take(own_event(SCHEDULE_SET_EVENT, "test", data, self.now))
     }
 
     /// Time passes until the house's clock shows this.
@@ -207,7 +252,7 @@ impl<'r> World<'r> {
     fn restart(&mut self) -> Result<(), String> {
         let kept = serde_json::to_string(&self.memory).map_err(|error| error.to_string())?;
         self.memory = serde_json::from_str(&kept).map_err(|error| error.to_string())?;
-        Ok(())
+        self.set_schedules()
     }
 
     /// How an action ends at once.
@@ -254,7 +299,7 @@ impl<'r> World<'r> {
         let (files, house) = (self.first.files().to_vec(), &self.first.house);
         let again = RuleSet::load(files, house).map_err(|problems| problems.render())?;
         self.reloaded = Some(again);
-        Ok(())
+        self.set_schedules()
     }
 
     fn rules(&self) -> &RuleSet {
@@ -279,9 +324,9 @@ impl<'r> World<'r> {
             let house = &self.reloaded.as_ref().unwrap_or(self.first).house;
             self.doors.take(&decided, &house.doors, self.now);
             for action in &decided.actions {
-                let outcome = self.outcome(&action.task);
-                let settled = Settled { action: action.id, outcome, attempts: 1, at: self.now };
-                self.memory.apply_settled(&settled);
+                if !self.held.take(action, self.now) {
+                    self.settle(action);
+                }
                 if let Task::Emit(made) = &action.task {
                     queue.push_back((**made).clone());
                 }
@@ -323,7 +368,10 @@ impl<'r> World<'r> {
     /// What was expected and what is instead, if it is not met.
     fn miss(&self, expect: &Expect) -> Option<String> {
         match expect {
-            Expect::Push(wanted, count) => self.miss_push(wanted, *count),
+            Expect::Push(wanted, count) => miss_push(|| self.pushes(), "push", wanted, *count),
+            Expect::Held(wanted, count) => {
+                miss_push(|| self.held.pushes(), "held push", wanted, *count)
+            }
             Expect::Emit { kind, subject, data, count } => {
                 let fits = |event: &&Event| {
                     event.kind == *kind
@@ -360,28 +408,19 @@ impl<'r> World<'r> {
         }
     }
 
-    fn miss_push(&self, wanted: &PushWanted, count: Count) -> Option<String> {
-        for person in &wanted.people {
-            let found = self.pushes().filter(|(to, message)| to == person && wanted.fits(message));
-            if let Some(miss) = count.miss(found.count(), &format!("push to {person}{wanted}")) {
-                return Some(miss);
-            }
-        }
-        if wanted.people.is_empty() {
-            let found = self.pushes().filter(|(_, message)| wanted.fits(message)).count();
-            return count.miss(found, &format!("push{wanted}"));
-        }
-        None
-    }
-
     fn story(&self) -> String {
         if self.done.is_empty() {
             return "nothing happened\n".to_string();
         }
         let zone = &self.rules().house.time_zone;
         let mut story = String::new();
+        let clock = |at: Timestamp| at.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string();
+        let mut let_go = self.held.story().peekable();
         for (event, decided) in &self.done {
-            let at = decided.at.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string();
+            while let Some((at, line)) = let_go.next_if(|(at, _)| *at < decided.at) {
+                story.push_str(&format!("{} {line}\n", clock(at)));
+            }
+            let at = clock(decided.at);
             let data = Json::Object(event.data.clone());
             story.push_str(&format!("{at} {} {data}\n", event.kind));
             for line in explain(decided, zone).lines() {
@@ -391,6 +430,32 @@ impl<'r> World<'r> {
                 story.push_str(&format!("    {rule}: did not look: {why}\n"));
             }
         }
+        for (at, line) in let_go {
+            story.push_str(&format!("{} {line}\n", clock(at)));
+        }
         story
     }
+}
+
+/// What of these pushes is not as expected.
+fn miss_push<'w, I>(
+    pushes: impl Fn() -> I,
+    what: &str,
+    wanted: &PushWanted,
+    count: Count,
+) -> Option<String>
+where
+    I: Iterator<Item = (&'w str, &'w Message)>,
+{
+    for person in &wanted.people {
+        let found = pushes().filter(|(to, message)| to == person && wanted.fits(message));
+        if let Some(miss) = count.miss(found.count(), &format!("{what} to {person}{wanted}")) {
+            return Some(miss);
+        }
+    }
+    if wanted.people.is_empty() {
+        let found = pushes().filter(|(_, message)| wanted.fits(message)).count();
+        return count.miss(found, &format!("{what}{wanted}"));
+    }
+    None
 }

@@ -121,6 +121,8 @@ const KINDS = {
   "portero.door.unknown": ["Nobody knows whether the door opened", "warn", "door"],
   "portero.door.opened_elsewhere": ["Door opened by others", "door", "door"],
   "portero.ack": ["Somebody has it in hand", "check", "portero"],
+  "portero.schedule": ["A rule's time has come", "dot", "portero"],
+  "portero.schedule.set": ["Rules wait for their times", "dot", "portero"],
   "portero.timer.due": ["A wait is over", "dot", "portero"],
   "portero.timer.gone": ["Waits ended with their rules", "warn", "portero"],
   "portero.test": ["Test", "bell", "portero"],
@@ -211,6 +213,7 @@ export function pushState(action) {
   if (action.clicked_at) return { words: "opened", tone: "good", step: 3 };
   if (action.shown_at) return { words: "shown", tone: "good", step: 2 };
   switch (action.state) {
+    case "held": return { words: heldWords(action.held_until), tone: "plain", step: 0 };
     case "waiting": return { words: "waiting", tone: "plain", step: 0 };
     case "delivered": return { words: "delivered", tone: "good", step: 1 };
     case "expired": return { words: "too late, not sent", tone: "warn", step: null };
@@ -220,6 +223,11 @@ export function pushState(action) {
     case "unknown": return { words: "result unknown", tone: "warn", step: null };
     default: return { words: String(action.state), tone: "plain", step: null };
   }
+}
+
+/** Quiet hours hold a push; after them it is under way like any other. */
+function heldWords(until) {
+  return Date.parse(until) > Date.now() ? `held until ${clock(until).slice(0, 5)}` : "waiting";
 }
 
 /** What became of a command to a system: { words, tone }. */
