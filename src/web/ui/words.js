@@ -123,6 +123,8 @@ const KINDS = {
   "portero.ack": ["Somebody has it in hand", "check", "portero"],
   "portero.timer.due": ["A wait is over", "dot", "portero"],
   "portero.timer.gone": ["Waits ended with their rules", "warn", "portero"],
+  "portero.resend": ["Sent again by hand", "person", "portero"],
+  "portero.drill": ["Drill", "siren", "portero"],
   "portero.test": ["Test", "bell", "portero"],
 };
 
