@@ -94,7 +94,12 @@ impl Before {
 impl<'r> Replay<'r> {
     /// Begins with what was true before the event at `start`; the rules come into force there, as
     /// by a reload: waits of rules that say something else are over.
-    pub fn new(rules: &'r RuleSet, ledger: Ledger, start: Position, until: Timestamp) -> Replay<'r> {
+    pub fn new(
+        rules: &'r RuleSet,
+        ledger: Ledger,
+        start: Position,
+        until: Timestamp,
+    ) -> Replay<'r> {
         let memory = &ledger.memory;
         let before = Before {
             emitted: HashSet::new(),

@@ -28,7 +28,7 @@ rules:
 
 fn ring(number: u32) -> String {
     json!({
-        "event_type": "outdoor", "push_type": "NDB-ring", "event_id": format!("r{number}"),
+        "event_type": "incoming_call", "push_type": "NDB-incoming_call", "event_id": format!("r{number}"),
         "session_id": format!("s{number}"), "home_id": "h1", "device_id": "70:ee:50:00:00:01",
     })
     .to_string()
@@ -39,15 +39,15 @@ const SMOKE: &str = r#"{"event_type":"smoke","push_type":"NSD-smoke","event_id":
 fn replay(home: &Home, rules: &str, args: &[&str]) -> (Option<i32>, String) {
     home.write("other/rules.yaml", rules);
     let folder = home.path("other");
-    let output =
-        home.run(&[&["replay", "--rules", folder.to_str().unwrap()], args].concat());
+    let output = home.run(&[&["replay", "--rules", folder.to_str().unwrap()], args].concat());
     let text = String::from_utf8(output.stdout).unwrap();
     (output.status.code(), text + &String::from_utf8(output.stderr).unwrap_or_default())
 }
 
 fn replay_json(home: &Home, rules: &str) -> Value {
     let (_, text) = replay(home, rules, &["--json"]);
-    serde_json::from_str(text.lines().next().unwrap_or_default()).unwrap_or_else(|_| panic!("{text}"))
+    serde_json::from_str(text.lines().next().unwrap_or_default())
+        .unwrap_or_else(|_| panic!("{text}"))
 }
 
 #[test]
@@ -56,7 +56,11 @@ fn other_rules_are_compared_with_what_was_decided() {
     let phone = Phone::new(format!("http://{}/ana", service.at), 1);
     home.write("phone.json", &phone.subscription().to_string());
     let file = home.path("phone.json");
-    assert!(home.run(&["phone", "add", "ana", "--subscription", file.to_str().unwrap()]).status.success());
+    assert!(
+        home.run(&["phone", "add", "ana", "--subscription", file.to_str().unwrap()])
+            .status
+            .success()
+    );
     let server = home.start();
     let kind = {
         let mut netatmo = Netatmo::connect(server.listen).unwrap();
@@ -76,12 +80,14 @@ fn other_rules_are_compared_with_what_was_decided() {
     };
     within(std::time::Duration::from_secs(20), "the wait", state_is_set);
 
+    // The third is the note that Ben has it in hand.
+    service.wait("/ana", 3);
     // Beside the running server: nothing differs, and nothing is done.
     let (code, text) = replay(&home, RULES, &[]);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.starts_with("Coverage: 3 events"), "{text}");
     assert!(text.ends_with("No difference.\n"), "{text}");
-    assert_eq!(service.seen("/ana").len() + service.seen("/ben").len(), 2);
+    assert_eq!(service.seen("/ana").len() + service.seen("/ben").len(), 3);
 
     let pushes_ben = RULES.replace("to: ana, title: \"Ring\"", "to: ana, title: \"Ding\"");
     let (code, text) = replay(&home, &pushes_ben, &[]);
@@ -93,12 +99,16 @@ fn other_rules_are_compared_with_what_was_decided() {
     let server = home.start();
     let (code, text) = replay(&home, RULES, &[]);
     assert_eq!(code, Some(0), "{text}");
-    let quiet = RULES.replace("when: { type: netatmo.ring }", "when: { type: netatmo.ring }\n    if: false");
+    let quiet = RULES
+        .replace("when: { type: netatmo.ring }", "when: { type: netatmo.ring }\n    if: false");
     let all = replay_json(&home, &quiet);
     assert_eq!(all["rules"]["bell"], json!({ "before": 1, "now": 0 }), "{all}");
     assert_eq!(all["rules"]["rang"], json!({ "before": 1, "now": 0 }), "{all}");
     let first = &all["differences"][0];
-    assert_eq!((&first["type"], &first["rules"][0]["now"]), (&json!("netatmo.ring"), &json!("condition")));
+    assert_eq!(
+        (&first["type"], &first["rules"][0]["now"]),
+        (&json!("netatmo.ring"), &json!("condition"))
+    );
     assert_eq!(all["coverage"]["decided"], 3, "{all}");
 
     // Nothing later than now, nothing before it began: no events, no difference.

@@ -101,7 +101,8 @@ fn moment(text: &str, now: Timestamp, zone: &TimeZone) -> anyhow::Result<Timesta
         return Ok(moment);
     }
     let local = text.parse::<DateTime>();
-    let local = local.or_else(|_| text.parse::<Date>().map(|day| day.to_datetime(Default::default())));
+    let local =
+        local.or_else(|_| text.parse::<Date>().map(|day| day.to_datetime(Default::default())));
     if let Ok(local) = local {
         return Ok(local.to_zoned(zone.clone())?.timestamp());
     }
@@ -147,7 +148,8 @@ fn seeded(
 ) -> Start {
     let mut before = Vec::new();
     if first.0 > 0 {
-        before.push(format!("records before position {first} are forgotten and cannot be replayed"));
+        before
+            .push(format!("records before position {first} are forgotten and cannot be replayed"));
     }
     let known = checkpoint.as_ref().and_then(|c| Some((c.as_of, Ledger::from_checkpoint(c).ok()?)));
     let (from, mut ledger) = match known {
@@ -181,13 +183,19 @@ fn print(since: Timestamp, coverage: &Coverage, missing: &Missing, differences: 
         (Some(first), Some(last)) => format!("{first} to {last}"),
         _ => format!("none since {since}"),
     };
-    println!("Coverage: {} events ({span}), {} of them decided then", coverage.events, coverage.decided);
+    println!(
+        "Coverage: {} events ({span}), {} of them decided then",
+        coverage.events, coverage.decided
+    );
     println!("  {} events that rules or waits had made were made anew", coverage.made_by_rules);
     let undecided = coverage.events - coverage.decided;
     for (count, what) in [
         (undecided, "events had no decision to compare with"),
         (missing.damaged, "damaged places in the journal were passed over"),
-        (coverage.assumed_delivered, "actions are new: taken to go through at once, shown by no phone"),
+        (
+            coverage.assumed_delivered,
+            "actions are new: taken to go through at once, shown by no phone",
+        ),
         (coverage.cut_off, "events that followed from others without end were cut off"),
     ] {
         if count > 0 {
@@ -201,7 +209,12 @@ fn print(since: Timestamp, coverage: &Coverage, missing: &Missing, differences: 
         return;
     }
     for (rule, fired) in differences.rules.iter().filter(|(_, fired)| fired.before != fired.now) {
-        println!("rule {}: fired {} times before, {} now", printable(rule), fired.before, fired.now);
+        println!(
+            "rule {}: fired {} times before, {} now",
+            printable(rule),
+            fired.before,
+            fired.now
+        );
     }
     println!("{} events are decided otherwise:", differences.count);
     differences.events.iter().for_each(print_event);
@@ -219,7 +232,8 @@ fn print_event(difference: &Difference) {
     }
     for change in rules {
         let why = if change.why.is_empty() { String::new() } else { format!(" ({})", change.why) };
-        let line = format!("{head}: rule {}: {} -> {}{why}", change.rule, change.before, change.now);
+        let line =
+            format!("{head}: rule {}: {} -> {}{why}", change.rule, change.before, change.now);
         println!("{}", printable(&line));
     }
     lost.iter().for_each(|effect| println!("    - {}", printable(effect)));

@@ -135,7 +135,8 @@ fn answers(decided: Option<&Decided>) -> BTreeMap<&str, Answer<'_>> {
 
 fn effects(decided: Option<&Decided>) -> Vec<String> {
     let Some(decided) = decided else { return Vec::new() };
-    let sets = decided.sets.iter().map(|StateSet { path, value, .. }| format!("set {path} to {value}"));
+    let sets =
+        decided.sets.iter().map(|StateSet { path, value, .. }| format!("set {path} to {value}"));
     let mut all: Vec<String> = decided.actions.iter().map(effect).chain(sets).collect();
     all.sort();
     all

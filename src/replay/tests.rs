@@ -68,9 +68,8 @@ impl Then {
     fn take(&mut self, event: Event) -> Decided {
         let event = Arc::new(event);
         let seen = self.write(Record::Seen(event.clone()));
-        let decided = builtin::decide(&event, seen, self.now).unwrap_or_else(|| {
-            self.rules.decide(&event, seen, &self.ledger.memory, self.now)
-        });
+        let decided = builtin::decide(&event, seen, self.now)
+            .unwrap_or_else(|| self.rules.decide(&event, seen, &self.ledger.memory, self.now));
         self.write(Record::Decided(Arc::new(decided.clone())));
         for action in &decided.actions {
             let outcome = Outcome::Delivered;
