@@ -156,10 +156,10 @@ impl<'r> Replay<'r> {
         self.closed && self.queue.is_empty()
     }
 
-    /// All that was read is decided; waits that are over by the last moment have ended.
+    /// All that was read is decided; waits that are over by the last moment asked for have ended.
     pub fn finish(mut self) -> (Coverage, Differences) {
         self.drain(true);
-        self.pass(self.now);
+        self.pass(self.until);
         (self.coverage, self.differences)
     }
 

@@ -239,3 +239,120 @@ fn print_event(difference: &Difference) {
     lost.iter().for_each(|effect| println!("    - {}", printable(effect)));
     gained.iter().for_each(|effect| println!("    + {}", printable(effect)));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::PhoneId;
+    use crate::event::{Event, EventId, Marks, Trust};
+    use crate::journal::{self, Journal};
+    use crate::record::{Decided, PhoneChange, StateSet, Subscription};
+
+    fn at(minute: i64) -> Timestamp {
+        let start: Timestamp = "2026-11-20T10:00:00Z".parse().unwrap();
+        start + jiff::SignedDuration::from_mins(minute)
+    }
+
+    fn event(minute: i64) -> Event {
+        Event {
+            id: EventId::derive([minute.to_string().as_str()]),
+            source: "netatmo/home".into(),
+            kind: "netatmo.ring".into(),
+            subject: None,
+            time: None,
+            received: at(minute),
+            trust: Trust::Authentic,
+            marks: Marks::default(),
+            hops: 0,
+            data: Default::default(),
+            raw: Vec::new(),
+        }
+    }
+
+    fn phone() -> Vec<Record> {
+        let id = PhoneId("p1".into());
+        let (endpoint, p256dh, auth, vapid) = Default::default();
+        let subscription = Subscription { endpoint, p256dh, auth, vapid };
+        let added = PhoneChange::Added {
+            id: id.clone(),
+            person: "ana".into(),
+            name: String::new(),
+            session: None,
+            code: None,
+            at: at(0),
+        };
+        let subscribed = PhoneChange::Subscribed { id, subscription, at: at(0) };
+        vec![Record::Phone(added), Record::Phone(subscribed)]
+    }
+
+    /// A phone, events in the minutes 1, 2 and 3 that count themselves in the state, and after the
+    /// second a checkpoint: each in a segment of its own.
+    async fn write(disk: Arc<dyn Disk>) {
+        let config = journal::Config { segment_bytes: 1, ..journal::Config::default() };
+        let opened = Journal::open(disk, config, Clock::manual(at(0))).await.unwrap();
+        let (journal, mut ledger) = (opened.0, Ledger::default());
+        let mut records = phone();
+        for minute in 1..=3 {
+            records.iter().for_each(|record| ledger.apply(record));
+            journal.append(records).await.unwrap();
+            let seen = Record::Seen(event(minute).into());
+            let seen = journal.append(vec![seen]).await.unwrap()[0];
+            let (path, trust) = ("house/count".to_string(), Trust::Authentic);
+            let sets = vec![StateSet { path, value: minute.into(), trust }];
+            let event = event(minute).id;
+            let decided = Decided { event, seen, at: at(minute), sets, ..Decided::default() };
+            records = vec![Record::Decided(decided.into())];
+            if minute == 2 {
+                records.iter().for_each(|record| ledger.apply(record));
+                journal.append(records).await.unwrap();
+                let checkpoint = ledger.checkpoint(journal.end()).unwrap();
+                records = vec![Record::Checkpoint(checkpoint)];
+            }
+        }
+        journal.append(records).await.unwrap();
+    }
+
+    fn count(start: &Start) -> Option<i64> {
+        start.ledger.memory.state("house/count")?.value.as_i64()
+    }
+
+    fn find_at(folder: &std::path::Path, minute: i64) -> Start {
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk::existing(folder));
+        let segments = segments_in(&*disk).unwrap();
+        find(&disk, &segments, at(minute))
+    }
+
+    #[tokio::test]
+    async fn a_replay_begins_with_what_was_true_as_far_as_the_journal_knows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        write(Arc::new(OsDisk::create(&path).unwrap())).await;
+        let phones = |start: &Start| start.ledger.memory.phones("ana").count();
+        for (minute, counted) in [(1, None), (2, Some(1)), (3, Some(2)), (4, Some(3))] {
+            let start = find_at(&path, minute);
+            assert_eq!((count(&start), phones(&start)), (counted, 1), "since {minute}");
+            assert_eq!(start.before, Vec::<String>::new());
+        }
+        // The oldest segment is forgotten, and with it how the phone came.
+        let mut files: Vec<_> =
+            std::fs::read_dir(&path).unwrap().map(|file| file.unwrap().path()).collect();
+        files.sort();
+        std::fs::remove_file(&files[0]).unwrap();
+        let start = find_at(&path, 1);
+        assert_eq!((count(&start), phones(&start), start.before.len()), (None, 1, 2));
+        let start = find_at(&path, 3);
+        assert_eq!((count(&start), phones(&start), start.before.len()), (Some(2), 1, 1));
+    }
+
+    #[test]
+    fn moments_are_spans_days_and_timestamps() {
+        let zone = TimeZone::get("Europe/Paris").unwrap();
+        let check = |text: &str| moment(text, at(0), &zone).map(|moment| moment.to_string()).ok();
+        assert_eq!(check("7d").as_deref(), Some("2026-11-13T10:00:00Z"));
+        assert_eq!(check("90m").as_deref(), Some("2026-11-20T08:30:00Z"));
+        assert_eq!(check("2026-11-19").as_deref(), Some("2026-11-18T23:00:00Z"));
+        assert_eq!(check("2026-11-19T08:00").as_deref(), Some("2026-11-19T07:00:00Z"));
+        assert_eq!(check("2026-11-19T08:00:00Z").as_deref(), Some("2026-11-19T08:00:00Z"));
+        assert_eq!(check("yesterday"), None);
+    }
+}

@@ -63,9 +63,9 @@ fn what_expires_is_a_dead_letter_over_a_crash_and_can_be_sent_again() {
     assert_eq!(metric(&server, "portero_dead_letters"), 1.0);
 
     server.kill();
-    assert_eq!(dead(&home), [letter.clone()], "without a server");
+    assert_eq!(dead(&home), std::slice::from_ref(&letter), "without a server");
     let server = home.start();
-    assert_eq!(dead(&home), [letter.clone()]);
+    assert_eq!(dead(&home), std::slice::from_ref(&letter));
 
     // By a button of the page, twice at once: it is sent once.
     service.tell("/ana", &[Does::Answers(201, "")]);
