@@ -178,6 +178,7 @@ function listen() {
       timeline.push(item);
       if (item?.event?.source === "portero") status.soon();
       if (item?.event?.type?.startsWith("portero.door.")) doors.soon();
+      if (item?.event?.type === "portero.drill") phones.soon();
       alerts.soon();
       dead.soon();
       if (session.me?.demo) demo.watch(item);
