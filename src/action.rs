@@ -158,6 +158,9 @@ impl std::fmt::Display for PhoneId {
     }
 }
 
+/// What stands in the journal for a message that a newer one with the same tag made pointless.
+pub const REPLACED: &str = "replaced by a newer one";
+
 /// How an action ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,5 +1,8 @@
 //! The few decisions that need no rule file. Pure.
 
+pub mod drill;
+pub mod resend;
+
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -39,27 +42,34 @@ pub fn command_action(event: EventId, to: &str) -> ActionId {
 
 /// Decides about the events that are ours to decide about; `None` for all others.
 pub fn decide(event: &Arc<Event>, seen: Position, now: Timestamp) -> Option<Decided> {
-    let action = match event.kind.as_str() {
-        TEST_EVENT => test(event, now)?,
-        COMMAND_EVENT => command(event)?,
-        GONE_EVENT if event.source == "portero" => return Some(gone(event, seen, now)),
-        tell::PRESSED => press(event)?,
+    let is_own = event.source == "portero";
+    let (actions, resent) = match event.kind.as_str() {
+        TEST_EVENT => (vec![test(event, now)?], None),
+        COMMAND_EVENT => (vec![command(event)?], None),
+        GONE_EVENT if is_own => return Some(gone(event, seen, now)),
+        tell::PRESSED => (vec![press(event)?], None),
+        drill::EVENT if is_own => (drill::actions(event, now), None),
+        resend::EVENT if is_own => {
+            let (actions, letter) = resend::actions(event, now)?;
+            (actions, Some(letter))
+        }
         _ => return None,
     };
-    let looked = Looked {
+    let looked = actions.first().map(|action| Looked {
         rule: action.rule.clone(),
         verdict: Verdict::Fired,
         why: String::new(),
         not_sent: Vec::new(),
         cooldown: None,
-    };
+    });
     Some(Decided {
         event: event.id,
         seen,
         at: now,
         rules: "built in".into(),
-        looked: vec![looked],
-        actions: vec![action],
+        looked: looked.into_iter().collect(),
+        actions,
+        resent: resent.into_iter().collect(),
         ..Decided::default()
     })
 }

@@ -3,6 +3,9 @@
 //! clock or does I/O. Applying a record twice changes nothing, so a checkpoint may overlap the
 //! records that follow it.
 
+mod dead;
+mod drill;
+
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -14,11 +17,15 @@ use serde_json::{Value, json};
 
 use crate::action::{Action, ActionId, Outcome, PhoneId, Task};
 use crate::alert::{ACK_EVENT, AlertId};
+use crate::builtin::drill::RULE as DRILL_RULE;
 use crate::event::{Event, EventId};
 use crate::record::{
     Checkpoint, Decided, PhoneChange, Position, Receipt, Record, Settled, Shown, Subscription,
 };
 use crate::rules::Memory;
+
+pub use dead::{DEAD_MAX, DeadLetter, DeadLetters, Sent, is_letter};
+pub use drill::Drill;
 
 /// A phone that has not been heard of for this long is pointed out: push services drop
 /// subscriptions of devices that stay away, and a person should look before an alarm needs it.
@@ -35,6 +42,12 @@ pub struct Ledger {
     pub invites: BTreeMap<String, Invite>,
     /// Decided and not settled.
     pub owed: BTreeMap<ActionId, Action>,
+    /// Of what is owed, that which somebody would miss.
+    #[serde(default)]
+    pub sent: BTreeMap<ActionId, Sent>,
+    /// What somebody was to be told and was not.
+    #[serde(default)]
+    pub dead: DeadLetters,
     /// What systems gave and will not give again, and nobody has read yet.
     #[serde(default)]
     pub unread: BTreeMap<EventId, Unread>,
@@ -90,6 +103,9 @@ pub struct Phone {
     pub last_shown: Option<Timestamp>,
     /// Why the last message did not get through; none after one that did.
     pub failing: Option<String>,
+    /// How it did in its last drill.
+    #[serde(default)]
+    pub drill: Option<Drill>,
 }
 
 impl Phone {
@@ -109,6 +125,7 @@ impl Phone {
                     last_delivered: None,
                     last_shown: None,
                     failing: None,
+                    drill: None,
                 });
             }
             _ => {}
@@ -154,6 +171,7 @@ impl Phone {
             "last_delivered": self.last_delivered,
             "last_shown": self.last_shown,
             "failing": self.failing,
+            "drill": self.drill.as_ref().map(Drill::to_json),
         })
     }
 
@@ -227,15 +245,51 @@ impl Ledger {
         }
         self.decided_to = Some(decided.seen);
         self.memory.apply_decided(decided, decided.at);
+        decided.resent.iter().for_each(|letter| self.dead.resent(letter));
+        decided.actions.iter().for_each(|action| self.begun(action, decided));
         let owed = decided.actions.iter().filter(|a| !matches!(a.task, Task::Emit(_)));
         self.owed.extend(owed.map(|action| (action.id, action.clone())));
+    }
+
+    /// A notification begins: a drill is remembered by its phone, anything else would be missed.
+    fn begun(&mut self, action: &Action, decided: &Decided) {
+        let phone = match &action.task {
+            Task::Push { phone, .. } => self.phones.get_mut(phone),
+            Task::Emit(_) | Task::Command(_) | Task::Open(_) => None,
+        };
+        if action.rule == DRILL_RULE {
+            if let Some(phone) = phone {
+                phone.drill = Some(Drill::begun(action.id, decided.at));
+            }
+        } else if is_letter(action) {
+            let person = phone.as_ref().map(|phone| phone.person.clone());
+            let name = phone.map(|phone| phone.name.clone());
+            let sent = Sent { at: decided.at, event: decided.event, person, name };
+            self.sent.insert(action.id, sent);
+        }
     }
 
     fn settled(&mut self, settled: &Settled) {
         self.memory.apply_settled(settled);
         let Some(action) = self.owed.remove(&settled.action) else { return };
+        if let Some(sent) = self.sent.remove(&settled.action) {
+            self.dead.settled(DeadLetter {
+                action: action.clone(),
+                sent,
+                outcome: settled.outcome.clone(),
+                attempts: settled.attempts,
+                at: settled.at,
+            });
+        }
         let Task::Push { phone, .. } = &action.task else { return };
         let Some(phone) = self.phones.get_mut(phone) else { return };
+        let drill = phone.drill.as_mut().filter(|drill| drill.action == settled.action);
+        if let Some(drill) = drill {
+            match settled.outcome.is_delivered() {
+                true => drill.accepted = Some(settled.at),
+                false => drill.failed = Some(settled.outcome.why().to_string()),
+            }
+        }
         match &settled.outcome {
             Outcome::Delivered | Outcome::Done => {
                 phone.last_delivered = Some(settled.at);
@@ -253,6 +307,11 @@ impl Ledger {
             phone.seen = phone.seen.max(receipt.at);
             if receipt.what == Shown::Shown {
                 phone.last_shown = phone.last_shown.max(Some(receipt.at));
+            }
+            // Whoever opened it has seen it, whatever the phone forgot to say.
+            let drill = phone.drill.as_mut().filter(|drill| drill.action == receipt.action);
+            if let Some(drill) = drill {
+                drill.shown.get_or_insert(receipt.at);
             }
         }
     }

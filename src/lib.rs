@@ -24,6 +24,7 @@ pub mod ledger;
 pub mod phones;
 pub mod builtin;
 pub mod doors;
+pub mod replay;
 
 // Durable: what must not be forgotten, and the way in.
 pub mod files;

@@ -92,6 +92,9 @@ pub struct Decided {
     /// Firings that join or leave the row of those that wait for their turn, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub queued: Vec<Queued>,
+    /// Dead letters that are sent again by this, and are none any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resent: Vec<ActionId>,
 }
 
 /// One rule's answer to one event: the source of every "why did it (not) fire?".

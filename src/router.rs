@@ -21,7 +21,7 @@ use crate::event::Event;
 use crate::event::Heard;
 use crate::intake::{Direct, Intake};
 use crate::journal::{Entry, Journal};
-use crate::ledger::{Ledger, Phone};
+use crate::ledger::{DeadLetter, Ledger, Phone};
 use crate::phones::{Ask, Denied, plan};
 use crate::record::{Decided, KnownChange, Position, Receipt, Record, Settled};
 use crate::rules::{Alert, RuleSet};
@@ -70,6 +70,8 @@ pub struct View {
     pub links: Vec<(String, serde_json::Value)>,
     /// Alerts, the newest first.
     pub alerts: Vec<(AlertId, Alert)>,
+    /// What somebody was to be told and was not, the newest first.
+    pub dead: Vec<Arc<DeadLetter>>,
 }
 
 impl View {
@@ -163,6 +165,7 @@ impl Router {
                 Record::Decided(decided) => {
                     self.act(decided);
                     changed |= !decided.alerts.is_empty() || !decided.acked.is_empty();
+                    changed |= !decided.resent.is_empty();
                 }
                 Record::Phone(change) => {
                     self.ledger.apply(&entry.record);
@@ -456,7 +459,8 @@ impl Router {
         let alerts = self.ledger.memory.alerts().iter();
         let mut alerts: Vec<_> = alerts.map(|(id, alert)| (id, alert.clone())).collect();
         alerts.sort_by_key(|(_, alert)| std::cmp::Reverse(alert.begun));
-        self.view.send_replace(Arc::new(View { phones, sessions, links, alerts }));
+        let dead = self.ledger.dead.newest_first();
+        self.view.send_replace(Arc::new(View { phones, sessions, links, alerts, dead }));
     }
 }
 

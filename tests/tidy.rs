@@ -15,7 +15,7 @@ const BLOCKS: [(&str, &[&str]); 9] = [
             "door",
         ],
     ),
-    ("pure", &["rules", "ledger", "phones", "builtin", "doors"]),
+    ("pure", &["rules", "ledger", "phones", "builtin", "doors", "replay"]),
     ("durable", &["files", "disk", "journal", "index", "intake", "silence"]),
     ("systems", &["systems"]),
     ("delivery", &["delivery"]),

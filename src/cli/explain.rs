@@ -124,7 +124,7 @@ impl Story {
 }
 
 /// What came from outside may hold characters that command a terminal; those are spelt out.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let spelt = |c: char| match c {
         c if c.is_control() && c != '\n' => c.escape_unicode().collect(),
         c => String::from(c),

@@ -5,7 +5,9 @@ mod alerts;
 mod check;
 mod command;
 mod control;
+mod dead;
 mod demo;
+mod drill;
 mod events;
 mod explain;
 mod health;
@@ -13,6 +15,7 @@ mod init;
 mod offline;
 mod open;
 mod phone;
+mod replay;
 mod run;
 mod state;
 mod test;
@@ -60,6 +63,8 @@ enum Command {
     Test(test::TestArgs),
     /// Say for every rule that looked at an event whether it fired, and why not
     Explain(explain::ExplainArgs),
+    /// Say what other rules would have made of the journal's events; nothing is done
+    Replay(replay::ReplayArgs),
     /// Print the journal as CloudEvents, a JSON line each
     Events(events::EventsArgs),
     /// Print state variables as JSON
@@ -70,6 +75,10 @@ enum Command {
     Alerts(alerts::AlertsArgs),
     /// Acknowledge an alert, or all that are open
     Ack(alerts::AckArgs),
+    /// List what did not reach anybody, or send it again
+    Dead(dead::DeadArgs),
+    /// Send a marked test to every phone and say how long each took to show it
+    Drill(drill::DrillArgs),
     /// Add, list or remove phones
     Phone(phone::PhoneArgs),
     /// Open a door, or list the doors
@@ -100,11 +109,14 @@ pub fn main() -> ExitCode {
         Command::Check(at) => check::check(&at),
         Command::Test(args) => test::test(&args),
         Command::Explain(args) => explain::explain(&args),
+        Command::Replay(args) => replay::replay(&args),
         Command::Events(args) => events::events(&args),
         Command::State(args) => state::state(&args),
         Command::Pair(args) => phone::pair(&args),
         Command::Alerts(args) => alerts::alerts(&args),
         Command::Ack(args) => alerts::ack(&args),
+        Command::Dead(args) => dead::dead(&args),
+        Command::Drill(args) => drill::drill(&args),
         Command::Phone(args) => phone::phone(&args),
         Command::Open(args) => open::open(&args),
         Command::Fibaro(args) => command::command("fibaro", &args),

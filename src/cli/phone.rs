@@ -193,6 +193,15 @@ fn health(phone: &Value) -> String {
     if !text("failing").is_empty() {
         words.push(format!("failing: {}", text("failing")));
     }
+    let drill = &phone["drill"];
+    if let Some(sent) = drill["sent"].as_str() {
+        let how = match (drill["shown_after_s"].as_f64(), drill["failed"].as_str()) {
+            (Some(after), _) => format!("shown after {after:.1} s"),
+            (None, Some(why)) => format!("not delivered ({why})"),
+            (None, None) => "not shown".into(),
+        };
+        words.push(format!("last drill: {how}, at {sent}"));
+    }
     words.join("; ")
 }
 

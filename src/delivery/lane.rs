@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use crate::action::{Action, ActionId, Lane, Message, Outcome, PhoneId, Urgency};
+use crate::action::{Action, ActionId, Lane, Message, Outcome, PhoneId, REPLACED, Urgency};
 use crate::alert::AlertId;
 use crate::delivery::attempt::{self, Attempt, Next};
 use crate::delivery::push::payload::Form;
@@ -24,8 +24,6 @@ pub const IN_FLIGHT_FOR_ALARMS: usize = 1;
 /// 1 MB at most. Alarms are never dropped: they may exceed it, bounded by their deadlines.
 pub const WAITING_MAX: usize = 1000;
 
-/// What stands in the journal for a message that a newer one with the same tag made pointless.
-const REPLACED: &str = "replaced by a newer one";
 /// What stands in the journal for a message that was never attempted.
 const NEVER_TRIED: &str = "never attempted: it waited behind a pause or other messages";
 

@@ -97,6 +97,10 @@ pub const PORTERO: &[&str] = &[
     "portero.timer.gone",
     // Somebody has an alert in hand.
     "portero.ack",
+    // Somebody sends again what did not reach anybody.
+    "portero.resend",
+    // A marked test goes the way of an alarm to phones.
+    "portero.drill",
     // Rule files were saved that cannot be used; the old rules stay in force.
     "portero.rules.rejected",
 ];

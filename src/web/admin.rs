@@ -23,6 +23,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/control/commands", web::post().to(super::commands::command))
         .route("/control/alerts", web::get().to(super::alerts::control_list))
         .route("/control/ack", web::post().to(super::alerts::control_ack))
+        .route("/control/dead", web::get().to(super::dead::control_list))
+        .route("/control/dead/resend", web::post().to(super::dead::control_resend))
+        .route("/control/drill", web::post().to(super::drill::control_drill))
         .route("/control/doors/{door}/open", web::post().to(super::doors::by_terminal))
         .route("/control/pair", web::post().to(pair))
         .route("/control/phones", web::get().to(list))
@@ -45,8 +48,9 @@ async fn readyz(face: web::Data<Face>) -> HttpResponse {
 }
 
 async fn metrics(face: web::Data<Face>) -> HttpResponse {
-    let phones = face.view.borrow().phones.len();
-    metrics::gauge!("portero_phones").set(phones as f64);
+    let view = face.view.borrow().clone();
+    metrics::gauge!("portero_phones").set(view.phones.len() as f64);
+    metrics::gauge!("portero_dead_letters").set(view.dead.len() as f64);
     metrics::gauge!("portero_journal_writable").set(if face.journal.is_writable() {
         1.0
     } else {

@@ -37,6 +37,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/phones", web::get().to(phones))
         .route("/phones/{id}", web::delete().to(remove))
         .configure(super::alerts::routes)
+        .configure(super::dead::routes)
         .route("/receipt", web::post().to(receipt))
         .configure(super::doors::routes)
         .default_service(web::to(|| async {

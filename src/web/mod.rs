@@ -4,8 +4,10 @@
 pub mod admin;
 pub mod alerts;
 mod api;
-pub mod doors;
 pub mod commands;
+pub mod dead;
+pub mod doors;
+pub mod drill;
 pub mod hooks;
 pub mod oauth;
 mod pair;

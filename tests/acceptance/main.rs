@@ -10,6 +10,7 @@ mod push;
 mod rules;
 mod server;
 mod storage;
+mod undelivered;
 
 use serde_json::Value;
 use support::http::{self, Answer};

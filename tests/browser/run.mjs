@@ -155,6 +155,8 @@ family = ["ana", "ben"]
   const demo = process.env.DEMO_URL ? null : await startDemo(binary, folder);
   return {
     base, pair, tail,
+    // It fails if any of the person's phones shows nothing; what it says is for the test.
+    drill: (person) => run(binary, ["drill", "--person", person, "--wait", "15", "--config", config], folder).catch((error) => error.message),
     hook: `${base}/hooks/netatmo/home`,
     drop: async () => {
       await stop();
@@ -233,7 +235,8 @@ async function startStandIn() {
 /**
  * POST /pair {person} → {code}; POST /subscribe {key} → {endpoint, keys, clientHash} at the mock push
  * service; POST /messages {clientHash} → {messages, requests} it received; POST /drop breaks every
- * connection (a restart); POST /rules {bad} breaks or mends the rule files.
+ * connection (a restart); POST /rules {bad} breaks or mends the rule files; POST /expire {clientHash}
+ * ends a subscription at the push service; POST /drill {person} → {output} of a drill.
  */
 function control(portero, push) {
   const actions = {
@@ -242,6 +245,8 @@ function control(portero, push) {
     "/messages": async ({ clientHash }) => ({
       messages: push.messages(clientHash), requests: push.requests.filter((one) => one.client === clientHash),
     }),
+    "/expire": async ({ clientHash }) => void push.expire(clientHash),
+    "/drill": async ({ person }) => ({ output: await portero.drill(person) }),
     "/drop": async () => portero.drop(),
     "/rules": async ({ bad }) => portero.badRules(bad),
   };
@@ -293,7 +298,7 @@ async function main() {
 }
 
 function runTests(environment) {
-  const files = ["feed.test.mjs", "page.test.mjs", ...(process.env.STUB === "1" ? [] : ["doors.test.mjs", "alerts.test.mjs"])].map((one) => path.join(HERE, one));
+  const files = ["feed.test.mjs", "page.test.mjs", ...(process.env.STUB === "1" ? [] : ["doors.test.mjs", "alerts.test.mjs", "undelivered.test.mjs"])].map((one) => path.join(HERE, one));
   const child = spawn(process.execPath, ["--test", "--test-reporter=spec", "--test-concurrency=1", `--test-timeout=${FILE_MS_MAX}`, ...process.argv.slice(2), ...files], {
     stdio: "inherit", env: { ...process.env, ...environment },
   });

@@ -2,6 +2,7 @@
 // stream says. Every other module does one thing and knows nothing of the others.
 
 import { makeAlerts } from "./alerts.js";
+import { makeDead } from "./dead.js";
 import { ApiError, get, post } from "./api.js";
 import { fill, h, icon, setText } from "./dom.js";
 import { makeDemo } from "./demo.js";
@@ -28,6 +29,7 @@ const timeline = makeTimeline();
 const phones = makePhones(byId("phone-list"), { session, ask, removedMe: logout });
 const status = makeStatus(byId("status-body"), { banner });
 const alerts = makeAlerts(byId("alerts"), { problem: (words) => banner("alert", words, "bad") });
+const dead = makeDead(byId("dead"), { problem: (words) => banner("dead", words, "bad") });
 const doors = makeDoors(byId("doors-body"), { known: doorsKnown });
 const card = makeNotifyCard(byId("this-phone"), session, { state: pushStateChanged, demoAsk: () => demo.ask() });
 const demo = makeDemo({ toasts: byId("toasts"), banner, session });
@@ -111,6 +113,7 @@ function leave() {
   status.clear();
   doors.clear();
   alerts.clear();
+  dead.clear();
   endDoor();
   card.draw();
   byId("banners").replaceChildren();
@@ -175,7 +178,9 @@ function listen() {
       timeline.push(item);
       if (item?.event?.source === "portero") status.soon();
       if (item?.event?.type?.startsWith("portero.door.")) doors.soon();
+      if (item?.event?.type === "portero.drill") phones.soon();
       alerts.soon();
+      dead.soon();
       if (session.me?.demo) demo.watch(item);
     },
     status: (data) => (data?.rules && data?.journal ? status.show(data) : status.soon()),
@@ -215,6 +220,7 @@ function refreshSide() {
   guard(phones.refresh());
   guard(doors.refresh());
   guard(alerts.refresh());
+  guard(dead.refresh());
   guard(status.refresh());
 }
 

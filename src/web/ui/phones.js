@@ -69,6 +69,16 @@ function historyOf(phone) {
   const facts = [`Seen ${ago(phone.seen)}`];
   if (phone.last_shown) facts.push(`last notification shown ${ago(phone.last_shown)}`);
   else if (phone.last_delivered) facts.push(`last notification delivered ${ago(phone.last_delivered)}`);
+  if (phone.drill) facts.push(drillOf(phone.drill));
   if (phone.subscribed && phone.host) facts.push(`by ${phone.host}`);
   return h("span", { title: phone.added ? `Added ${moment(phone.added)}` : null }, `${facts.join(", ")}.`);
+}
+
+/** "last drill: shown after 1.2 s, 3 days ago". */
+function drillOf(drill) {
+  const when = ago(drill.sent);
+  if (drill.shown_after_s !== null) return `last drill: shown after ${drill.shown_after_s.toFixed(1)} s, ${when}`;
+  if (drill.failed) return `last drill: not delivered (${drill.failed}), ${when}`;
+  if (drill.accepted_after_s !== null) return `last drill: delivered and not shown, ${when}`;
+  return `last drill: not delivered yet, ${when}`;
 }

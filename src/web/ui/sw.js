@@ -8,7 +8,7 @@
 const SHELL_CACHE = "portero-shell-1";
 /** Everything the page is made of; network first, so a new version arrives at the next load. */
 const SHELL = [
-  "/", "/alerts.js", "/app.css", "/app.js", "/api.js", "/demo.js", "/dom.js", "/doors.js", "/feed.js", "/icons.js", "/memory.js",
+  "/", "/alerts.js", "/app.css", "/app.js", "/api.js", "/dead.js", "/demo.js", "/dom.js", "/doors.js", "/feed.js", "/icons.js", "/memory.js",
   "/notify.js", "/pair.js", "/phones.js", "/push.js", "/row.js", "/status.js", "/stream.js",
   "/timeline.js", "/words.js", "/manifest.webmanifest", "/favicon.svg", "/icon-192.png", "/badge-96.png",
 ];

@@ -125,6 +125,8 @@ const KINDS = {
   "portero.schedule.set": ["Rules wait for their times", "dot", "portero"],
   "portero.timer.due": ["A wait is over", "dot", "portero"],
   "portero.timer.gone": ["Waits ended with their rules", "warn", "portero"],
+  "portero.resend": ["Sent again by hand", "person", "portero"],
+  "portero.drill": ["Drill", "siren", "portero"],
   "portero.test": ["Test", "bell", "portero"],
 };
 
