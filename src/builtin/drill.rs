@@ -60,6 +60,7 @@ pub(super) fn actions(event: &Event, now: Timestamp) -> Vec<Action> {
             deadline: now + SignedDuration::from_secs(lives_s.into()),
             lane: Lane::Alarm,
             alert: None,
+            not_before: None,
             task: Task::Push { phone, message: Box::new(message) },
         }
     };

@@ -58,6 +58,7 @@ pub(super) fn actions(event: &Event, now: Timestamp) -> Option<(Vec<Action>, Act
         deadline: now.saturating_add(lives).unwrap_or(Timestamp::MAX),
         lane: letter.lane,
         alert: letter.alert,
+        not_before: None,
         task,
     };
     let actions = match &letter.task {

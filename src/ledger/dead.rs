@@ -170,6 +170,7 @@ mod tests {
             deadline: now() + SignedDuration::from_mins(10),
             lane,
             alert: None,
+            not_before: None,
             task: Task::Push { phone, message: Box::default() },
         }
     }

@@ -346,6 +346,9 @@ impl<'a> Deciding<'a> {
             why.push_str(if why.is_empty() { "" } else { "; " });
             why.push_str(&format!("for all that it missed since {}", self.clock(first)));
         }
+        if why.is_empty() {
+            return why;
+        }
         self.assumed().into_iter().fold(why, |why, assumed| format!("{why}; {assumed}"))
     }
 
