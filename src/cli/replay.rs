@@ -210,13 +210,13 @@ fn print(since: Timestamp, coverage: &Coverage, missing: &Missing, differences: 
     }
     for (rule, fired) in differences.rules.iter().filter(|(_, fired)| fired.before != fired.now) {
         println!(
-            "rule {}: fired {} times before, {} now",
+            "rule {}: fired {} times before, {} times now",
             printable(rule),
             fired.before,
             fired.now
         );
     }
-    println!("{} events are decided otherwise:", differences.count);
+    println!("Events decided otherwise: {}", differences.count);
     differences.events.iter().for_each(print_event);
     let hidden = differences.count - differences.events.len() as u64;
     if hidden > 0 {

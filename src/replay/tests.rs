@@ -226,3 +226,36 @@ rules:
     let fired = differences.rules["loop"];
     assert_eq!((fired.before, fired.now > 4), (0, true));
 }
+
+proptest::proptest! {
+    #[test]
+    fn whatever_happens_the_same_rules_differ_in_nothing(
+        steps in proptest::collection::vec((0usize..5, 0i64..900), 1..40),
+    ) {
+        let mut then = Then::new(RULES);
+        let mut alerts = Vec::new();
+        for (number, (what, pause)) in steps.into_iter().enumerate() {
+            then.pass(pause);
+            let kind = ["netatmo.ring", "netatmo.human", "netatmo.animal", "netatmo.smoke"].get(what);
+            match kind {
+                Some(kind) => {
+                    let decided = then.happen(kind, u32::try_from(number).unwrap());
+                    alerts.extend(decided.alerts.iter().map(|alert| alert.id));
+                }
+                None => {
+                    let ack = ack_event(&alerts, "ana", "page", None, then.now);
+                    then.take(ack);
+                }
+            }
+        }
+        let (coverage, differences) = then.replay(RULES);
+        proptest::prop_assert_eq!(differences.events, []);
+        proptest::prop_assert_eq!((coverage.assumed_delivered, coverage.cut_off), (0, 0));
+        let fired = |text: &str| then.replay(text).1.rules;
+        let other = fired(&RULES.replace("cooldown: 1m", "cooldown: 5s"));
+        for (rule, count) in &differences.rules {
+            proptest::prop_assert_eq!(other[rule].before, count.before);
+            proptest::prop_assert!(other[rule].now >= count.now);
+        }
+    }
+}
