@@ -242,14 +242,7 @@ impl Core {
         let entries = journal.subscribe();
         let delivery = start_delivery(config, keys, &ledger, &held, &journal, clock)?;
         let drivers = Drivers::new(config, clouds);
-        let settle = journal.clone();
-        let commands = Commands::start(commands::Setup {
-            drivers: drivers.orders(),
-            owed: ledger.owed.values().cloned().collect(),
-            held: held.clone(),
-            clock: clock.clone(),
-            settle: Box::new(move |records| drop(settle.submit(records))),
-        });
+        let commands = start_commands(&drivers, &ledger, held, &journal, clock);
         end_acknowledged(&ledger, &delivery, &commands);
         let doors = start_doors(config, &drivers, &ledger, applied, &intake);
         let mut drivers = drivers.start(&config.store.path, &ledger, &intake)?;
@@ -338,6 +331,23 @@ fn hooks(config: &Config, clouds: &HashMap<String, Cloud>) -> HashMap<String, Ar
         (name.clone(), Arc::new(hook))
     };
     config.netatmo.iter().map(hook).collect()
+}
+
+fn start_commands(
+    drivers: &Drivers,
+    ledger: &Ledger,
+    held: Vec<AlertId>,
+    journal: &Journal,
+    clock: &Clock,
+) -> Commands {
+    let settle = journal.clone();
+    Commands::start(commands::Setup {
+        drivers: drivers.orders(),
+        owed: ledger.owed.values().cloned().collect(),
+        held,
+        clock: clock.clone(),
+        settle: Box::new(move |records| drop(settle.submit(records))),
+    })
 }
 
 /// What was owed for alerts that somebody has in hand ends as that.
