@@ -235,6 +235,23 @@ impl Event {
     }
 }
 
+/// An event of our own, about ourselves; `unique` tells it from others of its type.
+pub fn own_event(kind: &str, unique: &str, data: Map<String, Value>, now: Timestamp) -> Event {
+    Event {
+        id: EventId::derive(["portero", kind, unique]),
+        source: "portero".into(),
+        kind: kind.into(),
+        subject: None,
+        time: None,
+        received: now,
+        trust: Trust::Fresh,
+        marks: Marks::default(),
+        hops: 0,
+        data,
+        raw: Vec::new(),
+    }
+}
+
 impl FromStr for Trust {
     type Err = String;
 

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Clock;
-use crate::event::{Event, EventId, Heard, Marks, Trust};
+use crate::event::{Event, EventId, Heard, own_event};
 use crate::index::Index;
 use crate::journal::{AppendError, Journal};
 use crate::record::{Body, BodyRead, Known, Quarantined, Record, Settled};
@@ -359,23 +359,6 @@ impl Quarantine {
         }
         self.journaled += 1;
         self.journaled <= QUARANTINE_JOURNALED_PER_MINUTE_MAX
-    }
-}
-
-/// See [`Intake::own_event`].
-pub fn own_event(kind: &str, unique: &str, data: Map<String, Value>, now: Timestamp) -> Event {
-    Event {
-        id: EventId::derive(["portero", kind, unique]),
-        source: "portero".into(),
-        kind: kind.into(),
-        subject: None,
-        time: None,
-        received: now,
-        trust: Trust::Fresh,
-        marks: Marks::default(),
-        hops: 0,
-        data,
-        raw: Vec::new(),
     }
 }
 

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use crate::event::{Event, Heard};
-use crate::intake::{Intake, own_event};
+use crate::event::{Event, Heard, own_event};
+use crate::intake::Intake;
 use crate::record::{Becomes, Known, KnownChange};
 
 /// A source was not heard for as long as it may be silent.

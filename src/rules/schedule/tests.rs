@@ -145,7 +145,7 @@ fn load(text: &str, house: &House) -> RuleSet {
 fn set(rules: &RuleSet, memory: &mut Memory, now: &str) -> Decided {
     let names = serde_json::json!({ "rules": rules.unscheduled(memory) });
     let serde_json::Value::Object(data) = names else { unreachable!() };
-    let event = crate::intake::own_event(SCHEDULE_SET_EVENT, now, data, moment(now));
+    let event = crate::event::own_event(SCHEDULE_SET_EVENT, now, data, moment(now));
     take(rules, memory, event, now)
 }
 

@@ -24,8 +24,7 @@ use super::{Memory, Reached, RuleSet, StateEntry, explain::explain};
 use crate::action::{Action, ActionId, Message, Outcome, PhoneId, Task};
 use crate::alert::ack_event;
 use crate::command::Command;
-use crate::event::{Event, EventId, Trust};
-use crate::intake::own_event;
+use crate::event::{Event, EventId, Trust, own_event};
 use crate::record::{Decided, Position, Receipt, Settled, Shown, Verdict};
 use crate::timer::SCHEDULE_SET_EVENT;
 
