@@ -490,7 +490,7 @@ tests:
     rules/a.yaml:9:144: `relay.list` takes no `relay`
     rules/a.yaml:9:164: `no` is a list, not a map
     rules/a.yaml:9:178: `no` takes one thing that must not happen
-    rules/a.yaml:9:207: `emmm` is not one of push, set, emit, open, held, fibaro, indigo, emm, netatmo, vms (did you mean `emm`?)
+    rules/a.yaml:9:207: `emmm` is not one of push, set, emit, open, held, fibaro, indigo, emm, netatmo, vms, webhook (did you mean `emm`?)
     ");
 }
 
