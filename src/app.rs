@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::action::{Action, Lane};
-use crate::alert::{ACK_EVENT, AlertId};
+use crate::alert::AlertId;
 use indexer::Indexer;
 pub use recover::Folded;
 use recover::{Recovered, open_index, recover};
@@ -36,7 +36,6 @@ use crate::delivery::push::client::{self, PushClient};
 use crate::delivery::push::endpoint::Policy;
 use crate::delivery::push::payload::Composer;
 use crate::delivery::push::vapid::{Contact, Vapid};
-use crate::event::Event;
 use crate::index::Index;
 use crate::intake::Intake;
 use crate::journal::{Entry, Journal};
@@ -237,7 +236,7 @@ impl Core {
         let heard = timeline.sources().into_iter().map(|(name, at, _)| (name, at));
         let watch = systems::silence(config, &ledger, &heard.collect::<Vec<_>>());
         tokio::spawn(show_batches(timeline.clone(), journal.subscribe()));
-        let held = held(&ledger, &undecided);
+        let held = ledger.acknowledged(undecided.iter().map(|(_, event)| &**event));
         // Before anything settles what is owed: the router must hear of that, too.
         let entries = journal.subscribe();
         let delivery = start_delivery(config, keys, &ledger, &held, &journal, clock)?;
@@ -359,16 +358,6 @@ fn end_acknowledged(ledger: &Ledger, delivery: &delivery::Handle, commands: &Com
             commands.withdraw(id, &why);
         }
     }
-}
-
-/// Alerts that somebody has in hand, also if that was not decided any more before the last stop.
-fn held(ledger: &Ledger, undecided: &[(Position, Arc<Event>)]) -> Vec<AlertId> {
-    let acks = undecided.iter().filter(|(_, event)| event.kind == ACK_EVENT);
-    let named = acks.filter_map(|(_, event)| event.data.get("alerts")?.as_array());
-    let named = named.flatten().filter_map(|id| id.as_str()?.parse().ok());
-    let known = ledger.memory.alerts().iter();
-    let known = known.filter(|(_, alert)| alert.acked.is_some()).map(|(id, _)| id);
-    named.chain(known).collect()
 }
 
 /// Where people let Portero in at Netatmo.

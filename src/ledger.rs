@@ -13,7 +13,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::action::{Action, ActionId, Outcome, PhoneId, Task};
-use crate::event::EventId;
+use crate::alert::{ACK_EVENT, AlertId};
+use crate::event::{Event, EventId};
 use crate::record::{
     Checkpoint, Decided, PhoneChange, Position, Receipt, Record, Settled, Shown, Subscription,
 };
@@ -202,6 +203,17 @@ impl Ledger {
     /// Whether the event at `position` still waits for the rules.
     pub fn awaits_decision(&self, position: Position) -> bool {
         self.decided_to.is_none_or(|last| position > last)
+    }
+
+    /// Alerts that somebody has in hand, also if that was not decided any more before the last stop:
+    /// nothing of them is sent.
+    pub fn acknowledged<'e>(&self, undecided: impl Iterator<Item = &'e Event>) -> Vec<AlertId> {
+        let acks = undecided.filter(|event| event.kind == ACK_EVENT);
+        let named = acks.filter_map(|event| event.data.get("alerts")?.as_array());
+        let named = named.flatten().filter_map(|id| id.as_str()?.parse().ok());
+        let known = self.memory.alerts().iter();
+        let known = known.filter(|(_, alert)| alert.acked.is_some()).map(|(id, _)| id);
+        named.chain(known).collect()
     }
 
     /// The phone that holds this session, by the SHA-256 of its cookie.

@@ -12,6 +12,8 @@ use portero::systems::link::Reply;
 use serde_json::{Map, Value, json};
 use tokio::task::JoinHandle;
 
+#[path = "emm/faults.rs"]
+mod faults;
 #[path = "support/link.rs"]
 mod link;
 
@@ -86,6 +88,20 @@ impl World {
             (known == truth).then_some(())
         };
         self.house.until("the alarms to be the same", same).await;
+    }
+
+    /// Waits until both lists were looked at once more, after a poll that failed.
+    async fn looked(&self) {
+        let looks = self.sim.looks();
+        self.sim.set(|options| options.cut_changes = 1);
+        self.house.until("a look", |_| (self.sim.looks() > looks).then_some(())).await;
+        self.settled().await;
+    }
+
+    /// How many alarms were told to be active, and how many to be over.
+    fn alarms_told(&self) -> (usize, usize) {
+        let count = |kind| self.house.events_of(kind).len();
+        (count("emm.active_alarm"), count("emm.alarm_cleared"))
     }
 
     /// Each message of the inbox was told exactly once.

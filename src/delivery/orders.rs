@@ -21,6 +21,9 @@ pub const WAITING_MAX: usize = 1000;
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// The longest such wait.
 const AGAIN_AFTER_MAX: Duration = Duration::from_secs(30);
+/// The waits before a message is sent again that may have arrived: there are so many further
+/// attempts and no more. A lost answer costs a person two copies at most, a short failure nothing.
+const MAYBE_AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
 
 /// Commands for one system.
 #[derive(Debug, Default)]
@@ -37,8 +40,8 @@ struct Job {
     repeat: Repeat,
     attempts: u32,
     not_before: Timestamp,
-    /// Nobody knows whether an earlier attempt arrived.
-    may_have_left: bool,
+    /// Attempts of which nobody knows whether they arrived.
+    unanswered: usize,
     last: String,
 }
 
@@ -64,7 +67,7 @@ impl Queue {
             repeat,
             attempts: 0,
             not_before: now,
-            may_have_left: false,
+            unanswered: 0,
             last: "not sent yet".into(),
             action,
         };
@@ -128,10 +131,16 @@ impl Queue {
             Reply::Refused(why) => Outcome::Refused { why },
             Reply::Unknown(why) if job.repeat == Repeat::Never => Outcome::Unknown { why },
             Reply::Unknown(why) => {
-                job.may_have_left = true;
-                return self.again(job, why, now);
+                job.unanswered += 1;
+                match job.maybe_again_after() {
+                    Some(wait) => return self.again(job, why, wait, now),
+                    None => Outcome::Unknown { why: format!("{} times: {why}", job.unanswered) },
+                }
             }
-            Reply::Unsent(why) => return self.again(job, why, now),
+            Reply::Unsent(why) => {
+                let wait = job.again_after();
+                return self.again(job, why, wait, now);
+            }
         };
         Some((job.ended(outcome, now), Value::Null))
     }
@@ -167,10 +176,14 @@ impl Queue {
         self.on_way.is_some()
     }
 
-    fn again(&mut self, mut job: Job, why: String, now: Timestamp) -> Option<(Settled, Value)> {
-        job.last = why;
-        let doubled = AGAIN_AFTER.saturating_mul(1 << (job.attempts - 1).min(10));
-        job.not_before = now + doubled.min(AGAIN_AFTER_MAX);
+    fn again(
+        &mut self,
+        mut job: Job,
+        why: String,
+        wait: Duration,
+        now: Timestamp,
+    ) -> Option<(Settled, Value)> {
+        (job.last, job.not_before) = (why, now + wait);
         if self.closed {
             return Some((job.closed(now)?, Value::Null));
         }
@@ -195,12 +208,26 @@ impl Queue {
 }
 
 impl Job {
+    fn again_after(&self) -> Duration {
+        let doublings = self.attempts.saturating_sub(1).min(10);
+        AGAIN_AFTER.saturating_mul(1 << doublings).min(AGAIN_AFTER_MAX)
+    }
+
+    /// The wait after an attempt that may have arrived; none if it was the last one. What sets
+    /// something or only asks may go as often as it takes.
+    fn maybe_again_after(&self) -> Option<Duration> {
+        match self.repeat {
+            Repeat::Better => MAYBE_AGAIN_AFTER.get(self.unanswered.checked_sub(1)?).copied(),
+            Repeat::Never | Repeat::Harmless => Some(self.again_after()),
+        }
+    }
+
     fn ended(&self, outcome: Outcome, now: Timestamp) -> Settled {
         settled(self.action.id, outcome, self.attempts, now)
     }
 
     fn too_late(self, now: Timestamp) -> Settled {
-        let outcome = match self.may_have_left {
+        let outcome = match self.unanswered > 0 {
             true => Outcome::Unknown { why: self.last.clone() },
             false => Outcome::Expired { last: self.last.clone() },
         };
@@ -314,6 +341,49 @@ mod tests {
         sent(&mut queue, 2);
         queue.answered(Reply::Unknown("cut".into()), at(2));
         assert_eq!(sent(&mut queue, 2).as_deref(), Some("second"));
+    }
+
+    #[test]
+    fn a_message_that_may_have_arrived_is_sent_twice_more_at_most() {
+        let mut queue = Queue::default();
+        let mut message = action("smoke", Repeat::Better, Lane::Alarm);
+        message.deadline = at(3600);
+        queue.push(message, at(0));
+        let mut sent_at = Vec::new();
+        for now in 0..3600 {
+            if sent(&mut queue, now).is_none() {
+                continue;
+            }
+            sent_at.push(now);
+            // Ten attempts between them certainly never left, and count for nothing.
+            let reply = match (6..=80).contains(&now) {
+                true => Reply::Unsent("not connected".into()),
+                false => Reply::Unknown("cut".into()),
+            };
+            if let Some((end, _)) = queue.answered(reply, at(now)) {
+                assert_eq!(end.outcome, Outcome::Unknown { why: "3 times: cut".into() });
+                assert_eq!(end.attempts as usize, sent_at.len());
+            }
+        }
+        sent_at.retain(|at| !(6..=80).contains(at));
+        assert_eq!(sent_at.len(), 3, "{sent_at:?}");
+        assert_eq!(sent_at[..2], [0, 5]);
+        assert!(sent_at[2] > 80);
+        assert_eq!(queue.turn(at(3600)), (vec![], Turn::Idle));
+    }
+
+    #[test]
+    fn what_changes_nothing_a_second_time_is_sent_as_often_as_it_takes() {
+        let mut queue = Queue::default();
+        queue.push(action("on", Repeat::Harmless, Lane::Normal), at(0));
+        let mut attempts = 0;
+        for now in 0..60 {
+            if sent(&mut queue, now).is_some() {
+                attempts += 1;
+                queue.answered(Reply::Unknown("cut".into()), at(now));
+            }
+        }
+        assert!(attempts > 3, "{attempts}");
     }
 
     #[test]

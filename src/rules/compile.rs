@@ -148,18 +148,18 @@ fn step(scope: &Scope<'_>, at: Cursor<'_>, path: String) -> Option<Step> {
         at.wrong_help(format!("this is {}, not a step", at.node().value.kind()), help);
         return None;
     }
-    let act = act(scope, at, at.table()?, &path);
+    let act = act(scope, at, at.table()?, &path, 0);
     Some(Step { path: path.into(), act: act? })
 }
 
-/// What a step does; `table` may have other keys, which have been taken out.
+/// What a step does; `others` keys of `table` have been read already.
 pub(super) fn act(
     scope: &Scope<'_>,
     at: Cursor<'_>,
     mut table: Table<'_>,
     path: &str,
+    others: usize,
 ) -> Option<Act> {
-    let taken = table.len();
     let push = table.optional("push").map(|at| push(scope, at).map(Box::new).map(Act::Push));
     let set = table.optional("set").map(|at| set(at).map(Act::Set));
     let emit = table.optional("emit").map(|at| emit(at).map(Box::new).map(Act::Emit));
@@ -175,7 +175,7 @@ pub(super) fn act(
     let ladder = ladder.map(|at| ladder::ladder(scope, at, path).map(Box::new).map(Act::Escalate));
     let stop = table.optional("stop").map(stop);
     let choice = choice(scope, at, &mut table, path);
-    let none = table.len() == taken;
+    let is_empty = table.len() == others;
     table.done_with(step_advice);
     let one = [push, set, emit, open, wait, ladder, stop, choice].into_iter().flatten();
     let mut acts = one.chain(told);
@@ -184,7 +184,7 @@ pub(super) fn act(
         at.wrong_help("one step does one thing", "begin each with its own `-`");
         return None;
     }
-    if act.is_none() && none {
+    if act.is_none() && is_empty {
         at.wrong("this step is empty");
     }
     act?

@@ -78,17 +78,19 @@ fn rungs(scope: &Scope<'_>, at: Cursor<'_>, path: &str) -> Option<Vec<Rung>> {
 
 fn rung(scope: &Scope<'_>, at: Cursor<'_>, path: &str) -> Option<Rung> {
     let mut table = at.table()?;
-    let after = table.required("after").and_then(|at| at.duration(Duration::ZERO, AFTER_MAX));
+    let after = table.required("after").map(|at| at.duration(Duration::ZERO, AFTER_MAX));
     let not_shown = table.optional("not_shown").map(|at| at.duration(EVERY_MIN, AFTER_MAX));
     let repeat = table.optional("repeat").map(repeat);
-    let act = act(scope, at, table, path);
+    let others = [after.is_some(), not_shown.is_some(), repeat.is_some()];
+    let others = others.into_iter().filter(|given| *given).count();
+    let act = act(scope, at, table, path, others);
     if let Some(Act::Wait(_) | Act::Escalate(_) | Act::Open(_) | Act::Stop | Act::If { .. }) = &act
     {
         at.wrong("an escalation's step tells somebody something: `push`, `emm`, …");
         return None;
     }
     Some(Rung {
-        after: after?,
+        after: after??,
         not_shown: not_shown.map_or(Some(None), |after| after.map(Some))?,
         repeat: repeat.map_or(Some(None), |repeat| repeat.map(Some))?,
         step: Step { path: path.into(), act: act? },

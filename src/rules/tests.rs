@@ -410,7 +410,6 @@ rules:
     ), @r"
     rules/a.yaml:4:19: no event has the type `netatmo.rign` (did you mean `netatmo.ring`?)
     rules/a.yaml:6:9: `opne` is not known (did you mean `open`?)
-    rules/a.yaml:6:9: this step is empty
     rules/a.yaml:7:23: no door is called `front` (add `[doors.<name>]` to portero.toml)
     rules/a.yaml:8:22: nobody is called `famly` (did you mean `family`?)
     rules/a.yaml:8:41: the variable `evnt` is not known (did you mean `event`?)

@@ -1,6 +1,9 @@
 //! Which certificate the EMM shows: told once when it is another one than before, and taken when a
 //! person says so by its fingerprint.
 
+use jiff::Timestamp;
+
+use crate::event::Trust;
 use crate::systems::link::{self, Link, News, Reply};
 use crate::systems::tls::{self, Fingerprint, Tls};
 
@@ -19,12 +22,8 @@ impl Watch {
         self.refused = Some(seen);
         let expected = tls.wanted().map(|pin| tls::show(&pin)).unwrap_or_default();
         let seen = tls::show(&seen);
-        let (kind, now) = ("emm.certificate_changed", link.clock.now());
-        let unique = [expected.as_str(), &seen];
-        let mut event = link::event(&link.source, kind, &unique, link.trust, false, now);
-        event.data.insert("expected".into(), expected.into());
-        event.data.insert("seen".into(), seen.into());
-        link.tell(News { known: Vec::new(), events: vec![event.into()] }).await;
+        let news = changed(&link.source, expected, seen, link.clock.now());
+        link.tell(news).await;
     }
 
     /// Takes the certificate that was refused, and no other.
@@ -49,11 +48,31 @@ impl Watch {
     }
 }
 
+/// Nobody vouches for this news but we ourselves, and nothing may be done for it that needs trust:
+/// it is unverified. Once for each certificate.
+fn changed(source: &str, expected: String, seen: String, now: Timestamp) -> News {
+    let (kind, unique) = ("emm.certificate_changed", [expected.as_str(), &seen]);
+    let mut event = link::event(source, kind, &unique, Trust::Unverified, false, now);
+    event.data.insert("expected".into(), expected.into());
+    event.data.insert("seen".into(), seen.into());
+    News { known: Vec::new(), events: vec![event.into()] }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::systems::Certificate;
     use crate::systems::link::Keep;
+
+    #[test]
+    fn a_strange_certificate_is_one_event_that_nobody_vouches_for() {
+        let told = |seen: &str| {
+            let news = changed("emm/block", "aa".into(), seen.into(), Timestamp::UNIX_EPOCH);
+            news.events[0].event.clone()
+        };
+        assert_eq!((told("bb").trust, told("bb").id), (Trust::Unverified, told("bb").id));
+        assert_ne!(told("bb").id, told("cc").id);
+    }
 
     #[test]
     fn only_the_certificate_that_was_refused_is_taken() {

@@ -54,12 +54,12 @@ pub fn unread(messages: &[Message]) -> usize {
     messages.iter().filter(|m| m.status.as_ref().is_some_and(|status| !status.is_read())).count()
 }
 
-/// Whether the next page is worth asking for: this one is full and nothing in it was told yet, or
-/// the server did not put the newest first.
+/// Whether the next page, if there is one, is worth asking for: nothing in this one was told yet,
+/// or the server did not put the newest first.
 pub fn goes_on(page: &[Message], mark: Option<Mark>) -> bool {
     let is_all_new = mark.is_some_and(|mark| page.iter().all(|m| mark.is_new(m)));
     let newest_first = page.is_sorted_by_key(|m| std::cmp::Reverse(seconds(m.queued)));
-    page.len() >= PAGE_MAX as usize && (!newest_first || is_all_new)
+    !newest_first || is_all_new
 }
 
 fn seconds(at: Option<Timestamp>) -> i64 {
@@ -90,7 +90,6 @@ mod tests {
         let page: Vec<Message> = (0..PAGE_MAX).map(|n| message(500 - n, 5000 - n)).collect();
         assert!(goes_on(&page, Some(Mark { id: 10, queued: 10 })));
         assert!(!goes_on(&page, Some(Mark { id: 450, queued: 4950 })));
-        assert!(!goes_on(&page[1..], Some(Mark::default())));
         assert!(!goes_on(&page, None));
         let mut shuffled = page;
         shuffled.reverse();

@@ -6,6 +6,7 @@ mod certificate;
 mod client;
 mod commands;
 mod inbox;
+mod list;
 pub mod notification;
 mod orders;
 mod recipients;

@@ -258,7 +258,7 @@ fn failed(problem: &Problem) -> Reply {
     match problem {
         Problem::Token(_) | Problem::Said(_) | Problem::Status(400..=499, _) => Reply::Refused(why),
         // Turned away at the door: nothing was done, and it may go another time.
-        Problem::Throttled | Problem::Sessions(_) => Reply::Unsent(why),
+        Problem::Throttled | Problem::Sessions(_) | Problem::Status(503, _) => Reply::Unsent(why),
         Problem::Html | Problem::Status(..) | Problem::NotJson(_) => Reply::Unknown(why),
     }
 }
@@ -395,7 +395,8 @@ mod tests {
         insta::assert_snapshot!(done(Reads::Status, json!({ "status": "in-use", "in_use": [{ "name": "Lift" }] })), @r#"Refused("the EMM says: in use by Lift")"#);
         insta::assert_snapshot!(done(Reads::One, json!({ "status": "0" })), @r#"Refused("the EMM says: error (status 0)")"#);
         insta::assert_snapshot!(done(Reads::State, json!({ "status": 0 })), @r#"{"status":0}"#);
-        assert!(matches!(failed(&Problem::Status(503, String::new())), Reply::Unknown(_)));
+        assert!(matches!(failed(&Problem::Status(500, String::new())), Reply::Unknown(_)));
+        assert!(matches!(failed(&Problem::Status(503, String::new())), Reply::Unsent(_)));
         assert!(matches!(failed(&Problem::Status(400, String::new())), Reply::Refused(_)));
         assert!(matches!(failed(&Problem::Throttled), Reply::Unsent(_)));
     }

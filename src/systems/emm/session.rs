@@ -7,6 +7,7 @@
 mod doing;
 mod hearing;
 mod login;
+mod look;
 #[cfg(test)]
 mod tests;
 
@@ -31,8 +32,8 @@ use crate::systems::backoff::Backoff;
 use crate::systems::http::{Answer, Ask, Content, Fault};
 use crate::systems::link::{News, Reply, UnreadBody};
 use doing::Pending;
-use hearing::Look;
 pub use login::Kept;
+use look::Look;
 
 /// Waits after a failure: short first, since an EMM restarts in seconds.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -166,6 +167,13 @@ pub struct Session {
     generation: u64,
     /// The token was not made just now, so a refusal may mean that it has expired.
     may_relogin: bool,
+    /// The question whose refusal led to this token; until it is answered, another refusal of it
+    /// means that it was not the token.
+    refused_for: Option<What>,
+    /// Something was answered with this token.
+    has_worked: bool,
+    /// How often in a row it is not known whether the old token was released.
+    release_faults: u32,
     phase: Phase,
     due: Due,
     /// Something may have been lost: the inbox's mark stands still until it was looked through.
@@ -174,12 +182,18 @@ pub struct Session {
     silenced: Option<String>,
     look: Option<Look>,
     last_changes: Option<Duration>,
+    /// `/changes` was turned away since it last worked.
+    was_throttled: bool,
     calls: BTreeMap<u64, (What, u64)>,
     next_call: u64,
     trouble: Backoff,
     refused: Backoff,
     pages_in_a_row: u32,
     alarms: Alarms,
+    /// The count of ends that the state has.
+    told_ends: u64,
+    /// Why the last list of alarms proved nothing: said once.
+    list_flaw: Option<&'static str>,
     mark: Option<Mark>,
     unread: usize,
     /// The count that the state has.
@@ -220,8 +234,11 @@ impl Session {
         let below = format!("{source}/alarm/");
         let alarms = known.iter().filter(|(path, _)| path.starts_with(&below));
         let token = kept.and_then(|kept| kept.token_for(&config));
+        let ends = at("alarms").and_then(|v| v.get("ended")?.as_u64()).unwrap_or(0);
         Session {
-            alarms: Alarms::restore(alarms.map(|(_, value)| value.clone())),
+            alarms: Alarms::restore(alarms.map(|(_, value)| value.clone()), ends),
+            told_ends: ends,
+            list_flaw: None,
             mark: at("inbox").and_then(Mark::restore),
             unread: at("inbox").and_then(|v| v.get("unread")?.as_u64()).unwrap_or(0) as usize,
             told_unread: None,
@@ -232,11 +249,15 @@ impl Session {
             token,
             generation: 0,
             may_relogin: true,
+            refused_for: None,
+            has_worked: false,
+            release_faults: 0,
             phase: Phase::Out { until: Duration::ZERO, why: "not yet connected".into() },
             due: Due::default(),
             gap: true,
             look: None,
             last_changes: None,
+            was_throttled: false,
             calls: BTreeMap::new(),
             next_call: 0,
             trouble: Backoff::new(RETRY.0, RETRY.1, seed),
@@ -266,7 +287,7 @@ impl Session {
                     self.answered(what, generation, answer, kept, now);
                 }
             }
-            Input::Unread(body) => self.unread_body(&body),
+            Input::Unread(body) => self.unread_body(&body, now),
             Input::Tick => {}
             Input::Stop => self.stop(),
         }
@@ -373,7 +394,7 @@ impl Session {
     ) {
         match what {
             What::Login => self.logged_in(answer, now),
-            What::Release => self.released(answer),
+            What::Release => self.released(answer, now),
             What::Order(n) => self.done(n, generation, answer, now),
             What::Recipients => self.recipients_heard(answer, now),
             What::Subscription | What::Changes | What::Inbox | What::Alarms => {
@@ -396,24 +417,33 @@ impl Session {
         };
         match wire::answer(answer.status, &answer.content_type, &answer.body) {
             Ok(read) => {
-                self.works();
+                self.works(what);
                 self.heard(what, read, &answer.body, kept, now);
             }
-            Err(Problem::Token(why)) => {
+            Err(problem @ Problem::Token(_)) => {
                 self.gap |= what == What::Changes;
-                if generation == self.generation {
-                    self.token_refused(&why, now);
+                if generation != self.generation {
+                    return;
                 }
+                let is_look = matches!(what, What::Inbox | What::Alarms);
+                if is_look && self.has_worked && !self.may_relogin {
+                    return self.skip(what, &problem, &answer, now);
+                }
+                self.token_refused(what, &problem.to_string(), now);
             }
             Err(problem) => self.problem(what, &problem, &answer, kept, now),
         }
     }
 
-    fn works(&mut self) {
-        self.may_relogin = true;
+    fn works(&mut self, what: What) {
+        if self.refused_for.is_none_or(|refused| refused == what) {
+            (self.may_relogin, self.refused_for) = (true, None);
+            self.release_faults = 0;
+            self.refused.reset();
+        }
+        self.has_worked = true;
         self.pages_in_a_row = 0;
         self.trouble.reset();
-        self.refused.reset();
         self.out.push(Output::Up(true, String::new()));
     }
 

@@ -46,6 +46,16 @@ pub struct Options {
     pub cut_changes: u32,
     /// So many next `/changes` are drained into garbage.
     pub garbage_changes: u32,
+    /// So many next `/changes` are refused with 403, although the token is good.
+    pub refuse_changes: u32,
+    /// So many next `/changes` are turned away with 429, after they were drained.
+    pub throttle_changes: u32,
+    /// The list of active alarms is this, whatever is active.
+    pub alarm_list: Option<String>,
+    /// Every active alarm is listed with this duration.
+    pub duration: Option<i64>,
+    /// So many next messages are taken, and the connection cut.
+    pub cut_sends: u32,
     /// So many next calls of any kind are cut before anything happens.
     pub drop_calls: u32,
     /// So many next calls end as `error` inside 200.
@@ -141,6 +151,11 @@ impl Sim {
         self.world().clear(id);
     }
 
+    /// An alarm ends and is raised again within the same second, by another message.
+    pub fn raise_again(&self, id: i64) {
+        self.world().raise_again(id);
+    }
+
     /// A change of a type that nobody has documented.
     pub fn unknown(&self) {
         self.world().unknown();
@@ -161,6 +176,11 @@ impl Sim {
         self.world().live_sessions()
     }
 
+    /// The most sessions that were ever open at once.
+    pub fn most_sessions(&self) -> usize {
+        self.world().most_sessions
+    }
+
     /// How many logins were tried.
     pub fn logins(&self) -> usize {
         self.world().logins
@@ -169,6 +189,11 @@ impl Sim {
     /// How many times `/changes` was asked for.
     pub fn polls(&self) -> usize {
         self.world().polls
+    }
+
+    /// How many times the list of active alarms was asked for.
+    pub fn looks(&self) -> usize {
+        self.world().looks
     }
 
     /// The commands that arrived, in order.

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -11,6 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::Config;
 use super::commands::TRUST_CERTIFICATE;
 use super::session::{Kept, Now, Output, Session};
+use crate::event::Trust;
 use crate::secret::{hex, random};
 use crate::systems::http::{Answer, Ask, Fault, Http};
 use crate::systems::link::{self, Link, News, Order, Reply};
@@ -168,12 +170,8 @@ impl Client {
         let expected = tls.wanted().map(|pin| tls::show(&pin)).unwrap_or_default();
         self.refused = Some(seen);
         let (source, seen) = (&self.link.source, tls::show(&seen));
-        let kind = "vms.certificate_changed";
-        let (trust, now) = (self.link.trust, self.link.clock.now());
-        let mut event = link::event(source, kind, &[&expected, &seen], trust, false, now);
-        event.data.insert("expected".into(), expected.into());
-        event.data.insert("seen".into(), seen.into());
-        self.link.tell(News { known: Vec::new(), events: vec![event.into()] }).await;
+        let news = certificate_changed(source, expected, seen, self.link.clock.now());
+        self.link.tell(news).await;
     }
 
     /// Takes the certificate that was refused, and no other.
@@ -270,5 +268,31 @@ impl Client {
                 _ => {}
             }
         }
+    }
+}
+
+/// Nobody vouches for this news but we ourselves, and nothing may be opened for it: it is
+/// unverified. Once for each certificate.
+fn certificate_changed(source: &str, expected: String, seen: String, now: Timestamp) -> News {
+    let (kind, unique) = ("vms.certificate_changed", [expected.as_str(), &seen]);
+    let mut event = link::event(source, kind, &unique, Trust::Unverified, false, now);
+    event.data.insert("expected".into(), expected.into());
+    event.data.insert("seen".into(), seen.into());
+    News { known: Vec::new(), events: vec![event.into()] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strange_certificate_is_one_event_that_opens_nothing() {
+        let told = |seen: &str| {
+            let now = Timestamp::UNIX_EPOCH;
+            let news = certificate_changed("vms/block", "aa".into(), seen.into(), now);
+            news.events[0].event.clone()
+        };
+        assert_eq!((told("bb").trust, told("bb").id), (Trust::Unverified, told("bb").id));
+        assert_ne!(told("bb").id, told("cc").id);
     }
 }

@@ -1,5 +1,5 @@
-//! What the EMM's answers mean: notifications become events and state, and after a gap the inbox
-//! and the alarms are compared with what was told.
+//! What the EMM's answers mean: notifications become events and state, and what cannot be read is
+//! kept and looked for elsewhere.
 
 use serde_json::{Map, Value, json};
 
@@ -8,9 +8,8 @@ use jiff::Timestamp;
 use super::{Due, LATE_SLACK, LOOK_AGAIN, Moment, Output, PAGES_IN_A_ROW_MAX, Session, What};
 use crate::event::{Event, EventId};
 use crate::systems::emm::alarms::{Change, State};
-use crate::systems::emm::inbox::{self, Mark, PAGE_MAX, PAGES_MAX};
-use crate::systems::emm::notification::{self, Alarm, Message, Notification};
-use crate::systems::emm::orders::{Request, list_page};
+use crate::systems::emm::inbox;
+use crate::systems::emm::notification::{self, Message, Notification};
 use crate::systems::emm::wire::{self, Problem, Read};
 use crate::systems::http::Answer;
 use crate::systems::link::{self, News, UnreadBody};
@@ -21,38 +20,14 @@ const RAW_BYTES_MAX: usize = 64 * 1024;
 /// Under these names a subscription's moment has been guessed; the document gives none.
 const SINCE: [&str; 4] = ["time", "subscribed", "since", "status_time"];
 
-/// A look at inbox and alarms under way.
-#[derive(Debug, Default)]
-pub(super) struct Look {
-    messages: Vec<Message>,
-    /// Whether the inbox is through.
-    is_inbox_done: bool,
-    alarms: Vec<Alarm>,
-    /// Entries read of the list under way: where its next page begins.
-    offset: i64,
-    /// Something could not be read, so nothing may be concluded from what is missing.
-    is_partial: bool,
-}
-
 /// Where an event comes from.
-struct Origin<'a> {
-    received: Timestamp,
-    caught_up: bool,
-    raw: &'a [u8],
+pub(super) struct Origin<'a> {
+    pub received: Timestamp,
+    pub caught_up: bool,
+    pub raw: &'a [u8],
 }
 
 impl Session {
-    /// The next page of the look under way.
-    pub(super) fn look_page(&self) -> Option<(What, Request)> {
-        let look = self.look.as_ref()?;
-        if look.is_inbox_done {
-            return Some((What::Alarms, list_page("alarms/active", look.offset, PAGE_MAX)));
-        }
-        let mut request = list_page("users/self/events", look.offset, PAGE_MAX);
-        request.query.push(("orderby", "MQ.QueueTM DESC".into()));
-        Some((What::Inbox, request))
-    }
-
     pub(super) fn heard(
         &mut self,
         what: What,
@@ -68,7 +43,10 @@ impl Session {
                 self.last_changes = Some(now.since);
                 let name = kept.map_or_else(|| now.wall.to_string(), |id| id.to_string());
                 let origin = Origin { received: now.wall, caught_up, raw: body };
-                self.changes(read, &name, &origin);
+                self.changes(read, &name, &origin, now);
+                if std::mem::take(&mut self.was_throttled) {
+                    self.lost();
+                }
             }
             What::Subscription => self.subscription(&read.value, now),
             What::Inbox => self.inbox_page(&read.value, now),
@@ -78,19 +56,19 @@ impl Session {
     }
 
     /// A body that an earlier run kept and did not read: old news by now.
-    pub(super) fn unread_body(&mut self, body: &UnreadBody) {
+    pub(super) fn unread_body(&mut self, body: &UnreadBody, now: Moment) {
         let origin = Origin { received: body.received, caught_up: true, raw: &body.raw };
         if wire::is_page("", &body.raw) {
             return;
         }
         match wire::body_value(&body.raw) {
-            Ok(read) => self.changes(read, &body.id.to_string(), &origin),
+            Ok(read) => self.changes(read, &body.id.to_string(), &origin, now),
             Err(why) => self.unparsed(&why, &body.id.to_string(), &origin),
         }
     }
 
     /// All notifications of one body, whose name is `body`.
-    fn changes(&mut self, read: Read, body: &str, origin: &Origin<'_>) {
+    fn changes(&mut self, read: Read, body: &str, origin: &Origin<'_>, now: Moment) {
         if read.value.get("error").is_some() {
             return;
         }
@@ -113,7 +91,7 @@ impl Session {
             match notification {
                 Notification::Message(message) => self.message(&mut news, &message, &origin),
                 Notification::Alarm(alarm) => {
-                    let changes = self.alarms.pushed(&alarm, origin.received);
+                    let changes = self.alarms.pushed(&alarm, origin.received, now);
                     self.alarm_changes(&mut news, changes, &origin);
                 }
                 Notification::Unknown { kind, fields } => {
@@ -145,14 +123,14 @@ impl Session {
         }
     }
 
-    fn set_inbox(&mut self, news: &mut News) {
+    pub(super) fn set_inbox(&mut self, news: &mut News) {
         self.told_unread = Some(self.unread);
         if let Some(mark) = self.mark {
             news.set(format!("{}/inbox", self.source), inbox::state(mark, self.unread));
         }
     }
 
-    fn message_event(&self, message: &Message, origin: &Origin<'_>) -> Event {
+    pub(super) fn message_event(&self, message: &Message, origin: &Origin<'_>) -> Event {
         let text = |number: Option<i64>| number.map_or(String::new(), |n| n.to_string());
         let (id, in_system) = (message.id.to_string(), text(message.message_id));
         // The moment is in both forms, and tells apart what a database made anew numbers alike.
@@ -164,7 +142,17 @@ impl Session {
         event
     }
 
-    fn alarm_changes(&self, news: &mut News, changes: Vec<Change>, origin: &Origin<'_>) {
+    pub(super) fn alarm_changes(
+        &mut self,
+        news: &mut News,
+        changes: Vec<Change>,
+        origin: &Origin<'_>,
+    ) {
+        if self.told_ends != self.alarms.ends() {
+            self.told_ends = self.alarms.ends();
+            let value = json!({ "ended": self.told_ends });
+            news.set(format!("{}/alarms", self.source), value);
+        }
         for change in changes {
             let path = format!("{}/alarm/{}", self.source, change.id);
             match &change.state {
@@ -221,12 +209,12 @@ impl Session {
     }
 
     /// Something may be missing from what was told.
-    fn lost(&mut self) {
+    pub(super) fn lost(&mut self) {
         self.gap = true;
         self.due.look = Due::default().look;
     }
 
-    fn tell(&mut self, news: News) {
+    pub(super) fn tell(&mut self, news: News) {
         if !news.is_empty() {
             self.out.push(Output::Tell(news));
         }
@@ -262,90 +250,6 @@ impl Session {
         self.lost();
     }
 
-    fn inbox_page(&mut self, value: &Value, now: Moment) {
-        let (entries, _) = entries(value, "events");
-        let Some(mut look) = self.look.take() else { return };
-        let read = |entry: &Value| notification::message(entry.as_object()?.clone());
-        let page: Vec<Message> = entries.iter().filter_map(read).collect();
-        if page.len() < entries.len() {
-            self.out
-                .push(Output::Bad("inbox: an entry without id".into(), value.to_string().into()));
-        }
-        look.offset += entries.len() as i64;
-        let goes_on = inbox::goes_on(&page, self.mark) && look.offset < PAGE_MAX * PAGES_MAX;
-        if look.messages.is_empty() {
-            // The newest page counts the unread.
-            self.unread = inbox::unread(&page);
-        }
-        look.messages.extend(page);
-        if !goes_on {
-            self.inbox_read(&look.messages, now);
-            look.messages.clear();
-            (look.is_inbox_done, look.offset) = (true, 0);
-        }
-        self.look = Some(look);
-    }
-
-    /// The inbox as far as it may hold something new. The first time ever, everything in it is
-    /// old.
-    fn inbox_read(&mut self, messages: &[Message], now: Moment) {
-        let mut news = News::default();
-        if let Some(mark) = self.mark {
-            let mut new: Vec<&Message> = messages.iter().filter(|m| mark.is_new(m)).collect();
-            new.sort_by_key(|message| (message.queued, message.id));
-            for message in new {
-                let raw = Value::Object(message.data.clone()).to_string();
-                let origin = Origin { received: now.wall, caught_up: true, raw: raw.as_bytes() };
-                news.events.push(self.message_event(message, &origin).into());
-            }
-        }
-        let before = (self.mark, self.unread);
-        let newest = Mark::of(messages);
-        self.mark = Some(self.mark.map_or(newest, |mark| Mark {
-            id: if messages.is_empty() { mark.id } else { newest.id },
-            queued: newest.queued.max(mark.queued),
-        }));
-        if before.0 != self.mark || !news.is_empty() || self.told_unread != Some(self.unread) {
-            self.set_inbox(&mut news);
-        }
-        self.tell(news);
-    }
-
-    fn alarms_page(&mut self, value: &Value, now: Moment) {
-        let (entries, total) = entries(value, "alarms");
-        let Some(mut look) = self.look.take() else { return };
-        for entry in &entries {
-            match entry.as_object().and_then(|fields| notification::alarm(fields.clone())) {
-                Some(alarm) => look.alarms.push(alarm),
-                None => {
-                    look.is_partial = true;
-                    let reason = "active alarms: an entry without id".to_string();
-                    self.out.push(Output::Bad(reason, entry.to_string().into()));
-                }
-            }
-        }
-        look.offset += entries.len() as i64;
-        let is_more = !entries.is_empty() && total.is_some_and(|total| total > look.offset);
-        if is_more && look.offset < PAGE_MAX * PAGES_MAX {
-            self.look = Some(look);
-            return;
-        }
-        look.is_partial |= is_more;
-        let changes = self.alarms.listed(&look.alarms, !look.is_partial, now.wall);
-        let mut news = News::default();
-        let origin = Origin { received: now.wall, caught_up: true, raw: &[] };
-        self.alarm_changes(&mut news, changes, &origin);
-        self.tell(news);
-        self.looked(look.is_partial, now);
-    }
-
-    fn looked(&mut self, is_partial: bool, now: Moment) {
-        self.gap = false;
-        if is_partial {
-            self.due.look = now.since + LOOK_AGAIN;
-        }
-    }
-
     /// An answer that is none, to a question of our own.
     pub(super) fn problem(
         &mut self,
@@ -358,16 +262,19 @@ impl Session {
         let said_no = matches!(problem, Problem::Said(_) | Problem::Status(400..=499, _));
         match (what, problem) {
             (What::Changes, Problem::NotJson(why)) => {
-                self.works();
+                self.works(what);
                 self.last_changes = Some(now.since);
                 let name = kept.map_or_else(|| now.wall.to_string(), |id| id.to_string());
                 let origin = Origin { received: now.wall, caught_up: false, raw: &answer.body };
                 self.unparsed(why, &name, &origin);
             }
             (What::Changes, Problem::Throttled) => {
-                // Turned away before anything was drained.
+                // Turned away, one hopes, before anything was drained; meanwhile only the lists
+                // tell, and afterwards they are compared.
                 let wait = answer.retry_after.unwrap_or_default().max(self.config.poll * 2);
                 self.due.changes = now.since + wait;
+                self.due.look = self.due.look.min(now.since + LOOK_AGAIN);
+                (self.gap, self.was_throttled) = (true, true);
             }
             (_, Problem::Throttled) => {
                 self.look = None;
@@ -377,7 +284,7 @@ impl Session {
             }
             (What::Subscription, _) if said_no || matches!(problem, Problem::NotJson(_)) => {
                 // An EMM without Web Push has no subscription to silence it.
-                self.works();
+                self.works(what);
                 self.doubts_refused();
             }
             (What::Inbox | What::Alarms, Problem::NotJson(_)) => {
@@ -399,30 +306,4 @@ impl Session {
             _ => self.fail(now, problem.to_string()),
         }
     }
-
-    /// A part of a look that the EMM does not give: the rest is worth having all the same.
-    fn skip(&mut self, what: What, problem: &Problem, answer: &Answer, now: Moment) {
-        let reason = if what == What::Inbox { "inbox" } else { "active alarms" };
-        self.out.push(Output::Bad(format!("{reason}: {problem}"), answer.body.clone()));
-        let Some(mut look) = self.look.take() else { return };
-        look.is_partial = true;
-        if what == What::Inbox {
-            (look.is_inbox_done, look.offset) = (true, 0);
-            self.look = Some(look);
-        } else {
-            self.looked(true, now);
-        }
-    }
-}
-
-/// The entries of a list, which may also be bare, or a single object; and how many there are in
-/// all, if it says so.
-fn entries(value: &Value, name: &str) -> (Vec<Value>, Option<i64>) {
-    let total = value.get("total").and_then(wire::int);
-    let list = match value.get(name).unwrap_or(value) {
-        Value::Array(list) => list.clone(),
-        one @ Value::Object(fields) if fields.contains_key("id") => vec![one.clone()],
-        _ => Vec::new(),
-    };
-    (list, total)
 }

@@ -16,6 +16,10 @@ use crate::systems::http::{Answer, Fault};
 /// password must not lock the user out.
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
 
+/// So often in a row it may remain unknown whether an old token was released before a new one is
+/// asked for all the same.
+const RELEASE_FAULTS_MAX: u32 = 2;
+
 /// A session as it is kept over a crash, so that it can be used again or released.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Kept {
@@ -78,7 +82,7 @@ impl Session {
         self.out.push(Output::Keep(Some(kept)));
         self.token = Some(Secret::new(token));
         self.generation += 1;
-        self.may_relogin = false;
+        (self.may_relogin, self.has_worked) = (false, false);
         self.phase = Phase::In;
         // Nobody knows what happened to the old session's changes.
         self.gap = true;
@@ -86,14 +90,19 @@ impl Session {
         self.doubts_end();
     }
 
-    /// The token is refused: once a new one is asked for; if that is refused too, it is not the
-    /// token, and the session is given back instead of using up the licence.
-    pub(super) fn token_refused(&mut self, why: &str, now: Moment) {
+    /// The token is refused: the old one is released, since it may be good all the same and count
+    /// as a session, and once a new one is asked for; if that is refused too, it is not the token,
+    /// and the session is given back instead of using up the licence.
+    pub(super) fn token_refused(&mut self, what: What, why: &str, now: Moment) {
         self.look = None;
+        if what == What::Changes {
+            // A token that lives shorter than the time between two polls must not miss them all.
+            self.due.changes = now.since;
+        }
         if self.may_relogin {
-            self.token = None;
-            self.out.push(Output::Keep(None));
-            return self.log_in(now);
+            (self.may_relogin, self.refused_for) = (false, Some(what));
+            self.phase = Phase::LoggingIn;
+            return self.release();
         }
         self.give_back();
         let wait = self.refused.next_wait();
@@ -116,7 +125,7 @@ impl Session {
         self.give_up_waiting("Portero stops");
     }
 
-    /// Releases the session at the end; it is forgotten only when that is certain.
+    /// Releases the session; it is forgotten only when there is an answer.
     pub(super) fn release(&mut self) {
         let is_asked = self.calls.values().any(|(what, _)| *what == What::Release);
         if self.token.is_some() && !is_asked {
@@ -124,14 +133,34 @@ impl Session {
         }
     }
 
-    pub(super) fn released(&mut self, answer: Result<Answer, Fault>) {
+    pub(super) fn released(&mut self, answer: Result<Answer, Fault>, now: Moment) {
         if self.is_stopping {
             self.token = None;
             // A refused token is no session either. Otherwise the next start uses it again.
             if answer.is_ok_and(|answer| answer.status < 500) {
                 self.out.push(Output::Keep(None));
             }
+            return;
         }
+        // Otherwise the session was given back, and nothing waits for it.
+        if self.phase == Phase::LoggingIn && self.token.is_some() {
+            self.released_for_login(answer, now);
+        }
+    }
+
+    fn released_for_login(&mut self, answer: Result<Answer, Fault>, now: Moment) {
+        if let Err(fault) = answer
+            && self.release_faults < RELEASE_FAULTS_MAX
+        {
+            // The same token is tried again after a while, so that none is forgotten.
+            self.release_faults += 1;
+            self.may_relogin = true;
+            return self.fail(now, format!("the old session cannot be released: {fault}"));
+        }
+        self.release_faults = 0;
+        self.token = None;
+        self.out.push(Output::Keep(None));
+        self.log_in(now);
     }
 }
 

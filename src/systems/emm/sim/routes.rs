@@ -238,7 +238,13 @@ fn changes(world: &mut World) -> Answer {
     if world.options.pace_least.is_some_and(is_fast) {
         return Answer::Throttled(1);
     }
+    if once(&mut world.options.refuse_changes) {
+        return Answer::Status(403);
+    }
     let mut list = std::mem::take(&mut world.changes);
+    if once(&mut world.options.throttle_changes) {
+        return Answer::Throttled(0);
+    }
     if once(&mut world.options.cut_changes) {
         return Answer::Cut;
     }
@@ -301,6 +307,9 @@ fn send(world: &mut World, asked: &Asked<'_>) -> Answer {
         .all(|id| world.recipients.iter().any(|(known, _)| id.trim().parse() == Ok(*known)));
     if !is_known || !are_known || !fields.contains_key("text") {
         return Answer::Status(400);
+    }
+    if once(&mut world.options.cut_sends) {
+        return Answer::Cut;
     }
     Answer::Json(json!({ "message_id": world.number() }))
 }
@@ -389,13 +398,17 @@ fn event(world: &mut World, id: &str, rest: &[&str]) -> Answer {
 }
 
 fn alarms(world: &mut World, asked: &Asked<'_>, rest: &[&str]) -> Answer {
-    let now = world.now();
+    let (now, duration) = (world.now(), world.options.duration);
+    world.looks += usize::from(rest.is_empty());
     let one = |id: &i64, alarm: &super::world::Active| {
         json!({ "id": id, "alarm-name ": alarm.name, "activation-text": alarm.text,
             "reset-text": format!("{} is over", alarm.name), "status": 2,
-            "duration": now - alarm.since, "recipient": 15, "priority": 1 })
+            "duration": duration.unwrap_or(now - alarm.since), "recipient": 15, "priority": 1 })
     };
     match rest {
+        [] if world.options.alarm_list.is_some() => {
+            Answer::Text(world.options.alarm_list.clone().unwrap_or_default())
+        }
         [] => {
             let list = world.alarms.iter().map(|(id, alarm)| one(id, alarm)).collect();
             printed(world, page(asked, "alarms", list))

@@ -35,8 +35,10 @@ pub(super) struct World {
     pub password: String,
     /// Tokens, and when each was made.
     pub sessions: HashMap<String, Instant>,
+    pub most_sessions: usize,
     pub logins: usize,
     pub polls: usize,
+    pub looks: usize,
     pub last_poll: Option<Instant>,
     pub recipients: Vec<(i64, &'static str)>,
     pub contacts: BTreeMap<i64, Map<String, Value>>,
@@ -64,8 +66,10 @@ impl World {
             options: Options::default(),
             password: PASSWORD.into(),
             sessions: HashMap::new(),
+            most_sessions: 0,
             logins: 0,
             polls: 0,
+            looks: 0,
             last_poll: None,
             recipients: vec![
                 (12, "Night guard"),
@@ -111,6 +115,7 @@ impl World {
         }
         let token = random_token().expose().to_string();
         self.sessions.insert(token.clone(), Instant::now());
+        self.most_sessions = self.most_sessions.max(open + 1);
         Some(token)
     }
 
@@ -143,6 +148,16 @@ impl World {
         let (reset, now) = (self.number(), self.now());
         self.tell("active_alarm", pushed(id, &alarm, true, reset, now));
         true
+    }
+
+    pub fn raise_again(&mut self, id: i64) {
+        let Some(alarm) = self.alarms.get(&id) else { return };
+        let (alarm_id, since) = (alarm.alarm_id, alarm.since);
+        let (name, text) = (alarm.name.clone(), alarm.text.clone());
+        self.clear(id);
+        let again = Active { alarm_id, since, msg_id: self.number(), name, text };
+        self.tell("active_alarm", pushed(id, &again, false, 0, since));
+        self.alarms.insert(id, again);
     }
 
     pub fn unknown(&mut self) {
