@@ -86,9 +86,10 @@ proptest! {
         }
     }
 
-    /// From one to the next no day is left out and none is there twice.
+    /// From one to the next no day is left out and none is there twice. From 2014 on: at the end of
+    /// 2011 Apia left out a whole day, whose time comes at the jump, hours before the next day's.
     #[test]
-    fn each_day_has_it_once(seconds in 1_000_000_000_i64..3_000_000_000, zone in 0..ZONES.len(),
+    fn each_day_has_it_once(seconds in 1_400_000_000_i64..3_000_000_000, zone in 0..ZONES.len(),
         hour in 0_i8..24, minute in 0_i8..60,
     ) {
         let house = house(ZONES[zone]);
