@@ -238,7 +238,7 @@ fn the_documented_rules_load() {
         }
     };
     let files: Vec<String> = blocks.filter_map(whole).collect();
-    assert_eq!(files.len(), 9);
+    assert_eq!(files.len(), 10);
     for file in files {
         let loaded = RuleSet::load(vec![SourceFile::new("an example", file)], &house);
         loaded.unwrap_or_else(|wrong| panic!("{}", wrong.render()));
