@@ -283,6 +283,8 @@ const VIEWS = ["timeline", "doors", "phones", "status"];
 function showView() {
   const name = location.hash.slice(1);
   const view = VIEWS.includes(name) ? name : "timeline";
+  // The newest events are at its top, and nothing new is shown to somebody who reads further down.
+  if (view === "timeline" && document.body.dataset.view !== view) scrollTo({ top: 0 });
   document.body.dataset.view = view;
   for (const link of byId("tabs").children) {
     if (link.dataset.view === view) link.setAttribute("aria-current", "page");
