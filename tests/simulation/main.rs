@@ -4,6 +4,7 @@
 //!
 //! `SEEDS=5000 cargo test --test simulation` runs more of them, `SEED=42` that one with its trace.
 
+mod checks;
 mod far;
 mod world;
 
