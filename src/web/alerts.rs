@@ -94,23 +94,32 @@ pub async fn control_list(
     Ok(HttpResponse::Ok().json(all(&face)))
 }
 
-/// Ends what is open of this. When it returns, that is durable.
+/// Ends what is open of this. When it returns, that is durable. Spawned, because whoever hangs up
+/// half way must not leave an alert behind that is held back and that nobody has in hand.
 async fn acknowledge(
-    face: &Face,
+    face: &web::Data<Face>,
     what: Ack,
     by: &str,
-    via: &str,
+    via: &'static str,
     phone: Option<&str>,
 ) -> Result<Vec<AlertId>, ApiError> {
-    let (reply, meant) = oneshot::channel();
-    face.send(Message::Ack(what, reply)).await?;
-    let stopping = |_| ApiError::Unavailable("Portero is stopping".into());
-    let meant = meant.await.map_err(stopping)?;
-    if !meant.is_empty() {
-        let event = ack_event(&meant, by, via, phone, face.intake.clock().now());
-        face.intake.take(vec![event.into()]).await;
-    }
-    Ok(meant)
+    let (face, by, phone) = (face.clone(), by.to_string(), phone.map(String::from));
+    let whole = actix_web::rt::spawn(async move {
+        let (reply, meant) = oneshot::channel();
+        face.send(Message::Ack(what, reply)).await?;
+        let meant = meant.await.map_err(|_| stopping())?;
+        if !meant.is_empty() {
+            let now = face.intake.clock().now();
+            let event = ack_event(&meant, &by, via, phone.as_deref(), now);
+            face.intake.take(vec![event.into()]).await;
+        }
+        Ok(meant)
+    });
+    whole.await.map_err(|_| stopping())?
+}
+
+fn stopping() -> ApiError {
+    ApiError::Unavailable("Portero is stopping".into())
 }
 
 /// Acknowledging twice is no mistake: somebody else was faster.
