@@ -1,4 +1,4 @@
-//! Which certificate the EMM shows: told once when it is another one than before, and taken when a
+//! Which certificate a system shows that is asked over HTTPS: told once when it is another one than before, and taken when a
 //! person says so by its fingerprint.
 
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use crate::systems::tls::{self, Fingerprint, Tls};
 
 /// The certificate that was refused last.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub struct Watch {
     refused: Option<Fingerprint>,
 }
 
@@ -35,10 +35,11 @@ impl Watch {
             return Reply::Done("it is the trusted one already".into());
         }
         if self.refused != Some(given) {
-            return Reply::Refused("the EMM has not shown this certificate".into());
+            return Reply::Refused("the system has not shown this certificate".into());
         }
         match tls.remember(given) {
             Ok(true) => {
+                tracing::warn!("a new certificate is trusted by hand");
                 self.refused = None;
                 Reply::Done("it is trusted from now on".into())
             }
@@ -51,8 +52,9 @@ impl Watch {
 /// Nobody vouches for this news but we ourselves, and nothing may be done for it that needs trust:
 /// it is unverified. Once for each certificate.
 fn changed(source: &str, expected: String, seen: String, now: Timestamp) -> News {
-    let (kind, unique) = ("emm.certificate_changed", [expected.as_str(), &seen]);
-    let mut event = link::event(source, kind, &unique, Trust::Unverified, false, now);
+    let system = source.split('/').next().unwrap_or(source);
+    let (kind, unique) = (format!("{system}.certificate_changed"), [expected.as_str(), &seen]);
+    let mut event = link::event(source, &kind, &unique, Trust::Unverified, false, now);
     event.data.insert("expected".into(), expected.into());
     event.data.insert("seen".into(), seen.into());
     News { known: Vec::new(), events: vec![event.into()] }
@@ -72,6 +74,7 @@ mod tests {
         };
         assert_eq!((told("bb").trust, told("bb").id), (Trust::Unverified, told("bb").id));
         assert_ne!(told("bb").id, told("cc").id);
+        assert_eq!(told("bb").kind, "emm.certificate_changed");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod link;
 pub mod backoff;
 pub mod tls;
+pub mod certificate;
 pub mod socket;
 pub mod http;
 pub mod netatmo;

@@ -12,11 +12,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Config;
-use super::certificate::Watch;
 use super::commands::TRUST_CERTIFICATE;
 use super::session::{Call, Input, Moment, Output, Session, Setup};
 use super::wire;
 use crate::secret::random;
+use crate::systems::certificate::Watch;
 use crate::systems::http::{Answer, Fault, Http};
 use crate::systems::link::{Link, Order, Reply};
 use crate::systems::tls::Tls;

@@ -2,7 +2,6 @@
 //! project's notes, after the vendor's API page.
 
 mod alarms;
-mod certificate;
 mod client;
 mod commands;
 mod inbox;

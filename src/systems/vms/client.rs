@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -12,11 +11,11 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::Config;
 use super::commands::TRUST_CERTIFICATE;
 use super::session::{Kept, Now, Output, Session};
-use crate::event::Trust;
 use crate::secret::{hex, random};
+use crate::systems::certificate::Watch;
 use crate::systems::http::{Answer, Ask, Fault, Http};
-use crate::systems::link::{self, Link, News, Order, Reply};
-use crate::systems::tls::{self, Fingerprint, Tls, TlsError};
+use crate::systems::link::{Link, Order, Reply};
+use crate::systems::tls::{Tls, TlsError};
 
 /// What [`Kept`] is kept as.
 const KEPT_AS: &str = "session";
@@ -43,8 +42,7 @@ struct Client {
     start: Instant,
     /// Whether the last token lies in its file.
     is_kept: bool,
-    /// The certificate that was refused last.
-    refused: Option<Fingerprint>,
+    certificate: Watch,
 }
 
 /// Runs until Portero stops.
@@ -69,7 +67,7 @@ pub async fn run(config: Config, mut link: Link) {
         next_order: 0,
         start: Instant::now(),
         is_kept,
-        refused: None,
+        certificate: Watch::default(),
     };
     client.run().await;
 }
@@ -121,7 +119,7 @@ impl Client {
                     }
                 },
                 Some(got) = self.asks.join_next_with_id() => {
-                    self.look_at_certificate().await;
+                    self.certificate.look(self.polls.tls(), &mut self.link).await;
                     self.answered(got)
                 }
                 () = sleep_until(wake) => self.session.tick(self.now()),
@@ -138,7 +136,9 @@ impl Client {
     fn order(&mut self, order: Order) -> Vec<Output> {
         if order.command.call == TRUST_CERTIFICATE {
             let given = order.command.args.get("fingerprint").and_then(|text| text.as_str());
-            let _ = order.reply.send(self.trust(given.unwrap_or_default()));
+            let _ = order
+                .reply
+                .send(self.certificate.trust(self.polls.tls(), given.unwrap_or_default()));
             return Vec::new();
         }
         self.next_order += 1;
@@ -159,42 +159,6 @@ impl Client {
             }
         };
         self.session.answered(id, got, self.now())
-    }
-
-    /// Tells once of each certificate that is refused.
-    async fn look_at_certificate(&mut self) {
-        let tls = self.polls.tls();
-        let Some(seen) = tls.take_refused().filter(|seen| self.refused != Some(*seen)) else {
-            return;
-        };
-        let expected = tls.wanted().map(|pin| tls::show(&pin)).unwrap_or_default();
-        self.refused = Some(seen);
-        let (source, seen) = (&self.link.source, tls::show(&seen));
-        let news = certificate_changed(source, expected, seen, self.link.clock.now());
-        self.link.tell(news).await;
-    }
-
-    /// Takes the certificate that was refused, and no other.
-    fn trust(&mut self, given: &str) -> Reply {
-        let Some(given) = tls::parse(given) else {
-            return Reply::Refused("a fingerprint is `sha256:` and 64 digits".into());
-        };
-        let tls = self.polls.tls();
-        if tls.wanted() == Some(given) {
-            return Reply::Done("it is the trusted one already".into());
-        }
-        if self.refused != Some(given) {
-            return Reply::Refused("the VMS has not shown this certificate".into());
-        }
-        match tls.remember(given) {
-            Ok(true) => {
-                tracing::warn!(source = self.link.source, "a new certificate is trusted by hand");
-                self.refused = None;
-                Reply::Done("it is trusted from now on".into())
-            }
-            Ok(false) => Reply::Refused("only `certificate = \"pin-first\"` remembers one".into()),
-            Err(error) => Reply::Refused(format!("it cannot be kept: {error}")),
-        }
     }
 
     async fn act(&mut self, outputs: Vec<Output>) {
@@ -268,31 +232,5 @@ impl Client {
                 _ => {}
             }
         }
-    }
-}
-
-/// Nobody vouches for this news but we ourselves, and nothing may be opened for it: it is
-/// unverified. Once for each certificate.
-fn certificate_changed(source: &str, expected: String, seen: String, now: Timestamp) -> News {
-    let (kind, unique) = ("vms.certificate_changed", [expected.as_str(), &seen]);
-    let mut event = link::event(source, kind, &unique, Trust::Unverified, false, now);
-    event.data.insert("expected".into(), expected.into());
-    event.data.insert("seen".into(), seen.into());
-    News { known: Vec::new(), events: vec![event.into()] }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_strange_certificate_is_one_event_that_opens_nothing() {
-        let told = |seen: &str| {
-            let now = Timestamp::UNIX_EPOCH;
-            let news = certificate_changed("vms/block", "aa".into(), seen.into(), now);
-            news.events[0].event.clone()
-        };
-        assert_eq!((told("bb").trust, told("bb").id), (Trust::Unverified, told("bb").id));
-        assert_ne!(told("bb").id, told("cc").id);
     }
 }
