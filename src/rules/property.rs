@@ -34,10 +34,9 @@ fn any_event() -> impl Strategy<Value = Arc<Event>> {
     ];
     let names = prop_oneof![Just("n"), Just("sub_type"), Just("home_name"), Just("x")];
     let data = proptest::collection::btree_map(names, value, 0..4);
-    (kinds, data, 0u8..=HOPS_MAX, 0u64..1000).prop_map(|(kind, data, hops, number)| {
+    (kinds, data, 0u8..=HOPS_MAX).prop_map(|(kind, data, hops)| {
         let mut made = (*event(kind, json!(data))).clone();
         made.hops = hops;
-        made.id = EventId::derive([kind, &number.to_string()]);
         Arc::new(made)
     })
 }
@@ -102,6 +101,9 @@ proptest! {
                 restarted = serde_json::from_str(&kept).unwrap();
             }
             let seen = Position(number as u64);
+            // Rules decide no event twice: what is known already does not come past the intake.
+            let id = EventId::derive([&*event.kind, &number.to_string()]);
+            let event = Arc::new(Event { id, ..(*event).clone() });
             let due: Vec<_> = whole.timers().due(now).map(|t| Arc::new(t.due_event(now))).collect();
             for event in due.into_iter().chain([event]) {
                 let one = rules.decide(&event, seen, &whole, now);
