@@ -382,6 +382,7 @@ fn start_doors(
         doors: config.house.doors.clone(),
         drivers: drivers.orders(),
         owed: ledger.owed.values().cloned().collect(),
+        opened: ledger.opened.clone(),
         since,
         clock: intake.clock().clone(),
         report: Box::new(move |event, settled| tell.conclude(event, settled)),

@@ -19,8 +19,10 @@ use crate::event::{EventId, Marks, Trust};
 pub const MAX_AGE_DEFAULT: Duration = Duration::from_secs(10);
 /// Shorter and no message arrives in time; longer and whoever rang has gone.
 pub const MAX_AGE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
-/// The longest span and the most times of a rate: beyond it, it limits nothing.
-const RATE_TIMES_MAX: u32 = 1000;
+/// The most times of a rate: beyond it, it limits nothing.
+pub const RATE_TIMES_MAX: u32 = 1000;
+/// The longest span of a rate.
+pub const RATE_PER_MAX: Duration = Duration::from_secs(3600);
 
 /// A door.
 #[derive(Debug, Clone, PartialEq)]
@@ -275,7 +277,7 @@ impl FromStr for Rate {
         let per = match per.trim() {
             "s" => 1,
             "min" => 60,
-            "h" => 3600,
+            "h" => RATE_PER_MAX.as_secs(),
             _ => return Err(()),
         };
         if !(1..=RATE_TIMES_MAX).contains(&times) {

@@ -6,7 +6,7 @@
 mod dead;
 mod drill;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,8 +16,9 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::action::{Action, ActionId, Outcome, PhoneId, Task};
-use crate::alert::{ACK_EVENT, AlertId};
+use crate::alert::{AlertId, MessageRef, acked_by};
 use crate::builtin::drill::RULE as DRILL_RULE;
+use crate::door::{Opening, RATE_PER_MAX, RATE_TIMES_MAX};
 use crate::event::{Event, EventId};
 use crate::record::{
     Checkpoint, Decided, PhoneChange, Position, Receipt, Record, Settled, Shown, Subscription,
@@ -48,6 +49,10 @@ pub struct Ledger {
     /// What somebody was to be told and was not.
     #[serde(default)]
     pub dead: DeadLetters,
+    /// When each door was last told to open, oldest first: how often it may open counts over
+    /// restarts.
+    #[serde(default)]
+    pub opened: BTreeMap<String, VecDeque<Timestamp>>,
     /// What systems gave and will not give again, and nobody has read yet.
     #[serde(default)]
     pub unread: BTreeMap<EventId, Unread>,
@@ -226,10 +231,13 @@ impl Ledger {
     /// Alerts that somebody has in hand, also if that was not decided any more before the last stop:
     /// nothing of them is sent.
     pub fn acknowledged<'e>(&self, undecided: impl Iterator<Item = &'e Event>) -> Vec<AlertId> {
-        let acks = undecided.filter(|event| event.kind == ACK_EVENT);
-        let named = acks.filter_map(|event| event.data.get("alerts")?.as_array());
-        let named = named.flatten().filter_map(|id| id.as_str()?.parse().ok());
-        let known = self.memory.alerts().iter();
+        let alerts = self.memory.alerts();
+        let acknowledges = |event: &Event| match MessageRef::in_hand(event) {
+            Some(message) => alerts.open_with(&message),
+            None => acked_by(event),
+        };
+        let named = undecided.flat_map(acknowledges);
+        let known = alerts.iter();
         let known = known.filter(|(_, alert)| alert.acked.is_some()).map(|(id, _)| id);
         named.chain(known).collect()
     }
@@ -281,7 +289,11 @@ impl Ledger {
                 at: settled.at,
             });
         }
-        let Task::Push { phone, .. } = &action.task else { return };
+        let phone = match &action.task {
+            Task::Push { phone, .. } => phone,
+            Task::Open(wish) => return self.opened(wish, settled),
+            Task::Emit(_) | Task::Command(_) => return,
+        };
         let Some(phone) = self.phones.get_mut(phone) else { return };
         let drill = phone.drill.as_mut().filter(|drill| drill.action == settled.action);
         if let Some(drill) = drill {
@@ -299,6 +311,21 @@ impl Ledger {
             Outcome::Stopped { .. } => {}
             failed => phone.failing = Some(failed.why().to_string()),
         }
+    }
+
+    /// A door was told to open, if it was.
+    fn opened(&mut self, wish: &Opening, settled: &Settled) {
+        if matches!(settled.outcome, Outcome::Refused { .. }) {
+            return;
+        }
+        let opened = self.opened.entry(wish.door.clone()).or_default();
+        opened.push_back(settled.at);
+        while opened.len() > RATE_TIMES_MAX as usize {
+            opened.pop_front();
+        }
+        let since = settled.at - RATE_PER_MAX;
+        self.opened.values_mut().for_each(|opened| opened.retain(|at| *at > since));
+        self.opened.retain(|_, opened| !opened.is_empty());
     }
 
     fn receipt(&mut self, receipt: &Receipt) {

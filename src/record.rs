@@ -298,6 +298,16 @@ pub struct Settled {
     pub attempts: u32,
     /// When it ended.
     pub at: Timestamp,
+    /// The number under which the system knows the message that it took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+impl Settled {
+    /// Ended, and nothing more is to be said.
+    pub fn new(action: ActionId, outcome: Outcome, attempts: u32, at: Timestamp) -> Settled {
+        Settled { action, outcome, attempts, at, message: None }
+    }
 }
 
 /// What a phone said about one notification.

@@ -321,7 +321,7 @@ impl<'r> Replay<'r> {
             Task::Command(_) | Task::Open(_) => Outcome::Done,
         };
         self.coverage.assumed_delivered += u64::from(!matches!(task, Task::Emit(_)));
-        self.ledger.memory.apply_settled(&Settled { action, outcome, attempts: 1, at });
+        self.ledger.memory.apply_settled(&Settled::new(action, outcome, 1, at));
     }
 }
 

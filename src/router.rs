@@ -9,7 +9,7 @@ use serde_json::{Map, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::action::{Action, ActionId, PhoneId, Task};
+use crate::action::{Action, ActionId, Outcome, PhoneId, Task};
 use crate::alert::AlertId;
 use crate::builtin;
 use crate::clock::Clock;
@@ -208,12 +208,12 @@ impl Router {
             if let Task::Emit(event) = &action.task {
                 self.intake.accepted(1);
                 records.push(Record::Seen(Arc::new((**event).clone())));
-                records.push(Record::Settled(Settled {
-                    action: action.id,
-                    outcome: crate::action::Outcome::Delivered,
-                    attempts: 1,
-                    at: decided.at,
-                }));
+                records.push(Record::Settled(Settled::new(
+                    action.id,
+                    Outcome::Delivered,
+                    1,
+                    decided.at,
+                )));
             }
         }
     }

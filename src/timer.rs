@@ -126,6 +126,13 @@ pub enum Place {
         /// It is climbed only if no phone has shown the alert by then.
         if_unshown: bool,
     },
+    /// The alert is told to the end; what its `until` describes still counts.
+    Watch {
+        /// Which alert.
+        alert: AlertId,
+        /// The path of its `escalate` step.
+        step: String,
+    },
 }
 
 impl Place {
@@ -133,7 +140,7 @@ impl Place {
     pub fn alert(&self) -> Option<AlertId> {
         match self {
             Place::Fire | Place::After(_) | Place::Schedule { .. } => None,
-            Place::Rung { alert, .. } => Some(*alert),
+            Place::Rung { alert, .. } | Place::Watch { alert, .. } => Some(*alert),
         }
     }
 
@@ -142,11 +149,17 @@ impl Place {
         matches!(self, Place::Schedule { .. })
     }
 
+    /// Whether its rule is under way, so that another firing may have to wait.
+    pub fn is_firing(&self) -> bool {
+        !matches!(self, Place::Schedule { .. } | Place::Watch { .. })
+    }
+
     /// What tells it from all other places of the rule.
     pub fn name(&self) -> String {
         match self {
             Place::Fire | Place::After(_) => self.path().to_string(),
             Place::Schedule { which } => format!("when {which}"),
+            Place::Watch { step, .. } => format!("{step} until"),
             Place::Rung { step, round, if_unshown, .. } => {
                 format!("{step} {round}{}", if *if_unshown { " unshown" } else { "" })
             }
@@ -158,7 +171,7 @@ impl Place {
         match self {
             Place::Fire => "for",
             Place::Schedule { .. } => "when",
-            Place::After(step) | Place::Rung { step, .. } => step,
+            Place::After(step) | Place::Rung { step, .. } | Place::Watch { step, .. } => step,
         }
     }
 }

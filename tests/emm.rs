@@ -137,6 +137,33 @@ fn start(sim: &Sim, house: &TestHouse) -> (Run, JoinHandle<()>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_reads_a_message_is_heard_once_also_over_a_restart() {
+    let world = World::new().await;
+    let (first, second) = (world.sim.page("Fire door open", true), world.sim.page("Lift", false));
+    world.house.event("emm.user_event", 2).await;
+    world.sim.read(first, 7);
+    let event = world.house.event("emm.message_read", 1).await;
+    assert_eq!(event.subject, Some(first.to_string()));
+    assert_eq!(event.data["status_name"], "acknowledge");
+    assert_eq!((event.trust, event.marks.is_plain()), (Trust::Fresh, true));
+    assert_eq!(
+        event.data["message_id"],
+        world.house.events_of("emm.user_event")[0].data["message_id"]
+    );
+
+    let (sim, house) = world.stop().await;
+    sim.read(second, 5);
+    let (run, driver) = start(&sim, &house);
+    let event = house.event("emm.message_read", 2).await;
+    assert_eq!((event.subject.clone(), event.marks.caught_up), (Some(second.to_string()), true));
+    let world = World { sim, house, run, driver };
+    world.looked().await;
+    assert_eq!(world.house.events_of("emm.message_read").len(), 2);
+    assert_eq!(world.house.state("emm/block/inbox").unwrap()["unread"], 0);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn news_are_heard_live_with_state() {
     let world = World::new().await;
     let id = world.sim.page("Fire door open", true);

@@ -197,7 +197,7 @@ impl Shared {
 }
 
 fn settled(action: &Action, outcome: Outcome, at: jiff::Timestamp) -> Settled {
-    Settled { action: action.id, outcome, attempts: 0, at }
+    Settled::new(action.id, outcome, 0, at)
 }
 
 /// One system's commands.

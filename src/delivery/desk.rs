@@ -188,5 +188,5 @@ impl Desk {
 
 fn settled(ended: Ended, at: Timestamp) -> Record {
     let Ended { action, outcome, attempts } = ended;
-    Record::Settled(Settled { action, outcome, attempts, at })
+    Record::Settled(Settled::new(action, outcome, attempts, at))
 }

@@ -3,7 +3,7 @@
 //! once more, right before the command leaves. A door waits for nothing: neither for other
 //! commands to its system nor for a connection. Nothing is ever sent a second time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub struct Setup {
     pub drivers: HashMap<String, mpsc::Sender<Order>>,
     /// Decided and not settled before the start.
     pub owed: Vec<Action>,
+    /// When each door opened in earlier runs, oldest first.
+    pub opened: BTreeMap<String, VecDeque<Timestamp>>,
     /// Where the journal ended at the start: what was seen before it opens nothing.
     pub since: Position,
     /// Both clocks.
@@ -110,7 +112,16 @@ impl Doors {
     /// Starts. What was decided before and has no outcome may have opened or not: that is said,
     /// and it is never sent again.
     pub fn start(setup: Setup) -> Doors {
-        let Setup { doors, drivers, owed, since, clock, report } = setup;
+        let Setup { doors, drivers, owed, mut opened, since, clock, report } = setup;
+        let (now, steady) = (clock.now(), clock.steady());
+        for wish in owed.iter().filter_map(opening) {
+            opened.entry(wish.door.clone()).or_default().push_back(now);
+        }
+        let lane = |(door, opened)| {
+            let memory = Memory::restore(opened, now, steady);
+            (door, Lane { memory, ..Lane::default() })
+        };
+        let lanes = opened.into_iter().map(lane).collect();
         let path = |door: &Door| Some((door.state_path()?, door.name.clone()));
         let paths = doors.all.values().filter_map(path).collect();
         let shared = Shared {
@@ -120,7 +131,7 @@ impl Doors {
             clock,
             report,
             paths,
-            state: Mutex::default(),
+            state: Mutex::new(State { lanes, ..State::default() }),
             tasks: Mutex::default(),
         };
         let doors = Doors(Arc::new(shared));
@@ -326,7 +337,7 @@ impl Shared {
         let event = tell::step(step, action, wish, why, since, now);
         let settled = outcome.map(|outcome| {
             let sent = !matches!(outcome, Outcome::Refused { .. });
-            Settled { action: action.id, outcome, attempts: u32::from(sent), at: now }
+            Settled::new(action.id, outcome, u32::from(sent), now)
         });
         (self.report)(event, settled);
     }

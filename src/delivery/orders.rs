@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::action::{Action, ActionId, Lane, Outcome, Task};
-use crate::alert::AlertId;
+use crate::alert::{AlertId, message_number};
 use crate::command::Repeat;
 use crate::record::Settled;
 use crate::systems::link::Reply;
@@ -127,7 +127,7 @@ impl Queue {
         let mut job = self.on_way.take()?;
         job.attempts += 1;
         let outcome = match reply {
-            Reply::Done(value) => return Some((job.ended(Outcome::Done, now), value)),
+            Reply::Done(value) => return Some((job.done(&value, now), value)),
             Reply::Refused(why) => Outcome::Refused { why },
             Reply::Unknown(why) if job.repeat == Repeat::Never => Outcome::Unknown { why },
             Reply::Unknown(why) => {
@@ -222,6 +222,12 @@ impl Job {
         }
     }
 
+    /// Done; a message's number is kept, since somebody may read it there.
+    fn done(&self, value: &Value, now: Timestamp) -> Settled {
+        let number = value.get("message_id").filter(|_| self.repeat == Repeat::Better);
+        Settled { message: number.and_then(message_number), ..self.ended(Outcome::Done, now) }
+    }
+
     fn ended(&self, outcome: Outcome, now: Timestamp) -> Settled {
         settled(self.action.id, outcome, self.attempts, now)
     }
@@ -242,7 +248,7 @@ impl Job {
 }
 
 fn settled(action: ActionId, outcome: Outcome, attempts: u32, at: Timestamp) -> Settled {
-    Settled { action, outcome, attempts, at }
+    Settled::new(action, outcome, attempts, at)
 }
 
 #[cfg(test)]

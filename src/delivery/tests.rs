@@ -124,7 +124,7 @@ impl World {
     fn settled(&self) -> Vec<(u8, Outcome, u32, u64)> {
         let records = self.records.lock().unwrap();
         let settled = records.iter().filter_map(|record| match record {
-            Record::Settled(Settled { action, outcome, attempts, at }) => {
+            Record::Settled(Settled { action, outcome, attempts, at, .. }) => {
                 let ms = at.as_millisecond() - start_at().as_millisecond();
                 Some((action.0[0], outcome.clone(), *attempts, ms as u64))
             }

@@ -28,8 +28,9 @@ pub struct At {
 /// What is remembered of one door.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
-    /// When it was told to open, oldest first, by the clock that nobody sets.
-    opened: VecDeque<Duration>,
+    /// When it was told to open, oldest first, by the clock that nobody sets; before the start it
+    /// was below 0.
+    opened: VecDeque<SignedDuration>,
     /// Nobody knows yet how the last command ended.
     on_way: bool,
 }
@@ -139,10 +140,22 @@ fn left_at_source(door: &Door, time: Timestamp, now: Timestamp) -> Result<Durati
 // === impl Memory ===
 
 impl Memory {
+    /// As an earlier run left it: when the door opened, by the wall clock. What seems still to come,
+    /// since that clock was set, counts as now.
+    pub fn restore(
+        opened: impl IntoIterator<Item = Timestamp>,
+        now: Timestamp,
+        steady: Duration,
+    ) -> Memory {
+        let steady_at =
+            |at| signed(steady).saturating_sub(now.duration_since(at).max(SignedDuration::ZERO));
+        Memory { opened: opened.into_iter().map(steady_at).collect(), on_way: false }
+    }
+
     /// The door is told to open.
     pub fn sent(&mut self, door: &Door, at: Duration) {
         self.on_way = true;
-        self.opened.push_back(at);
+        self.opened.push_back(signed(at));
         while self.opened.len() > door.max_rate.times as usize {
             self.opened.pop_front();
         }
@@ -154,9 +167,14 @@ impl Memory {
     }
 
     fn count(&self, per: Duration, now: Duration) -> u32 {
-        let recent = self.opened.iter().filter(|at| now.saturating_sub(**at) < per).count();
+        let recent = |at: &&SignedDuration| signed(now).saturating_sub(**at) < signed(per);
+        let recent = self.opened.iter().filter(recent).count();
         u32::try_from(recent).unwrap_or(u32::MAX)
     }
+}
+
+fn signed(span: Duration) -> SignedDuration {
+    SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX)
 }
 
 #[cfg(test)]

@@ -192,7 +192,7 @@ mod tests {
         };
         ledger.apply(&Record::Decided(decided.into()));
         let at = now() + SignedDuration::from_secs(seen as i64);
-        let settled = Settled { action: id, outcome, attempts: 2, at };
+        let settled = Settled::new(id, outcome, 2, at);
         // A checkpoint may overlap what follows it.
         ledger.apply(&Record::Settled(settled.clone()));
         ledger.apply(&Record::Settled(settled));

@@ -73,7 +73,7 @@ impl Then {
         self.write(Record::Decided(Arc::new(decided.clone())));
         for action in &decided.actions {
             let outcome = Outcome::Delivered;
-            let settled = Settled { action: action.id, outcome, attempts: 1, at: self.now };
+            let settled = Settled::new(action.id, outcome, 1, self.now);
             self.write(Record::Settled(settled));
             if let Task::Emit(event) = &action.task {
                 self.take((**event).clone());

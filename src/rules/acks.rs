@@ -9,7 +9,7 @@ use super::compile::Rule;
 use super::engine::{Deciding, Start, looked};
 use super::steps;
 use crate::action::{Action, ActionId, Lane, Message, PhoneId, Task, Urgency};
-use crate::alert::{Acked, AlertId};
+use crate::alert::{Acked, AlertId, MessageRef, acked_by};
 use crate::event::Event;
 use crate::record::Verdict;
 use crate::timer::{End, Place, Timer};
@@ -70,12 +70,19 @@ impl<'a> Deciding<'a> {
     /// Somebody says that they have alerts in hand.
     pub fn ack(&mut self, event: &Event) {
         let text = |name: &str| event.data.get(name).and_then(Value::as_str).unwrap_or_default();
-        let list = event.data.get("alerts").and_then(Value::as_array);
-        let alerts: Vec<AlertId> =
-            list.into_iter().flatten().filter_map(|id| id.as_str()?.parse().ok()).collect();
         let phone = event.data.get("phone").and_then(Value::as_str);
-        for alert in alerts {
+        for alert in acked_by(event) {
             self.acknowledge(alert, text("by"), text("via"), phone);
+        }
+    }
+
+    /// Somebody has a message of an EMM in hand that an alert told, or is about.
+    pub fn message_read(&mut self, event: &Event) {
+        let Some(message) = MessageRef::in_hand(event) else { return };
+        let status = event.data.get("status_name").and_then(Value::as_str).unwrap_or_default();
+        let by = format!("{} ({status})", event.source);
+        for alert in self.memory.alerts().open_with(&message) {
+            self.acknowledge(alert, &by, "emm", None);
         }
     }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, ActionId, Task};
-use crate::alert::{Acked, AlertId};
+use crate::alert::{Acked, AlertId, MessageRef};
 use crate::event::EventId;
 use crate::record::{Decided, Receipt, Settled, Shown};
 
@@ -31,6 +31,9 @@ pub struct Alert {
     pub event: EventId,
     /// In a line.
     pub title: String,
+    /// The message of a system that it is about.
+    #[serde(default)]
+    pub about: Option<MessageRef>,
     /// When it began.
     pub begun: Timestamp,
     /// Who has it in hand.
@@ -52,6 +55,9 @@ pub struct Told {
     pub state: Reached,
     /// Since when.
     pub at: Timestamp,
+    /// The number under which the system knows it.
+    #[serde(default)]
+    pub message: Option<String>,
 }
 
 /// How far a notification has come; ordered.
@@ -117,6 +123,7 @@ impl Alerts {
                 rule: begun.rule.clone(),
                 event: begun.event,
                 title: begun.title.clone(),
+                about: begun.about.clone(),
                 begun: decided.at,
                 acked: None,
                 told: BTreeMap::new(),
@@ -141,7 +148,8 @@ impl Alerts {
             Task::Command(command) => (command.to.clone(), None),
             Task::Emit(_) | Task::Open(_) => return,
         };
-        let told = Told { to, step: action.step.clone(), tag, state: Reached::Sent, at };
+        let (step, state) = (action.step.clone(), Reached::Sent);
+        let told = Told { to, step, tag, state, at, message: None };
         alert.told.entry(action.id).or_insert(told);
         self.by_action.insert(action.id, id);
     }
@@ -153,6 +161,9 @@ impl Alerts {
             false => Reached::Failed(settled.outcome.why().to_string()),
         };
         self.reached(settled.action, state, settled.at);
+        if let Some(told) = self.told_mut(settled.action) {
+            told.message = settled.message.clone().or(told.message.take());
+        }
     }
 
     /// Takes in what a phone said.
@@ -165,13 +176,21 @@ impl Alerts {
     }
 
     fn reached(&mut self, action: ActionId, state: Reached, at: Timestamp) {
-        let Some(alert) = self.by_action.get(&action).and_then(|id| self.all.get_mut(id)) else {
-            return;
-        };
         // A phone may say that it was shown before the push service has answered us.
-        if let Some(told) = alert.told.get_mut(&action).filter(|told| told.state < state) {
+        if let Some(told) = self.told_mut(action).filter(|told| told.state < state) {
             (told.state, told.at) = (state, at);
         }
+    }
+
+    fn told_mut(&mut self, action: ActionId) -> Option<&mut Told> {
+        let alert = self.all.get_mut(self.by_action.get(&action)?)?;
+        alert.told.get_mut(&action)
+    }
+
+    /// Alerts that nobody has in hand and that told this message, or are about it.
+    pub fn open_with(&self, message: &MessageRef) -> Vec<AlertId> {
+        let has = |alert: &Alert| alert.acked.is_none() && alert.has(message);
+        self.all.iter().filter(|(_, alert)| has(alert)).map(|(id, _)| *id).collect()
     }
 
     /// The alert of this id.
@@ -205,5 +224,12 @@ impl Alert {
     /// Whether some phone has shown one of its notifications.
     pub fn is_shown(&self) -> bool {
         self.told.values().any(|told| told.state >= Reached::Shown)
+    }
+
+    fn has(&self, message: &MessageRef) -> bool {
+        let is = |told: &Told| {
+            told.to == message.source && told.message.as_deref() == Some(&message.number)
+        };
+        self.about.as_ref() == Some(message) || self.told.values().any(is)
     }
 }

@@ -15,7 +15,7 @@ use super::timers::{QUEUED_MAX, TIMERS_MAX};
 use super::wait::Mode;
 use super::{explain, steps};
 use crate::action::Urgency;
-use crate::alert::ACK_EVENT;
+use crate::alert::{ACK_EVENT, READ_EVENT};
 use crate::event::Event;
 use crate::record::{CooldownStart, Decided, Looked, NotSent, NotSentReason, Position, Verdict};
 use crate::timer::{
@@ -69,6 +69,10 @@ impl RuleSet {
             SCHEDULE_SET_EVENT if own => deciding.set_schedules(event),
             ACK_EVENT if own => {
                 deciding.ack(event);
+                deciding.event(event);
+            }
+            READ_EVENT => {
+                deciding.message_read(event);
                 deciding.event(event);
             }
             _ => deciding.event(event),
@@ -136,7 +140,9 @@ impl<'a> Deciding<'a> {
             // No event ends it.
             Place::Schedule { .. } => {}
             // Handled by its alert, of which this is one rung.
-            Place::Rung { alert, .. } => self.acknowledge(*alert, by, "event", None),
+            Place::Rung { alert, .. } | Place::Watch { alert, .. } => {
+                self.acknowledge(*alert, by, "event", None);
+            }
         }
     }
 
@@ -155,6 +161,10 @@ impl<'a> Deciding<'a> {
         } else if timer.expires.is_some_and(|expires| expires < self.now) {
             self.end(timer, End::Expired);
             let why = format!("it was due at {} and is too late", self.clock(timer.due));
+            self.looked(rule, Verdict::Ended, why);
+        } else if let Place::Watch { .. } = timer.at {
+            self.end(timer, End::Due);
+            let why = "nobody has acknowledged it; only a person can now".to_string();
             self.looked(rule, Verdict::Ended, why);
         } else if let Place::Rung { alert, step, round, if_unshown } = &timer.at {
             self.rung(rule, timer, *alert, (step, *round), *if_unshown);
@@ -270,9 +280,9 @@ impl<'a> Deciding<'a> {
             }
             Mode::Restart => {
                 let earlier = self.memory.timers().of(&rule.name);
-                let earlier: Vec<&Timer> = earlier.filter(|t| !t.at.is_schedule()).collect();
+                let earlier: Vec<&Timer> = earlier.filter(|t| t.at.is_firing()).collect();
                 earlier.into_iter().for_each(|timer| self.end(timer, End::Restarted));
-                let stays = |timer: &Timer| timer.rule != *rule.name || timer.at.is_schedule();
+                let stays = |timer: &Timer| timer.rule != *rule.name || !timer.at.is_firing();
                 self.decided.begun.retain(stays);
                 true
             }
@@ -298,7 +308,7 @@ impl<'a> Deciding<'a> {
     /// Whether an earlier firing still waits.
     fn is_running(&self, rule: &Rule) -> bool {
         let ended = |timer: &Timer| self.decided.ended.iter().any(|e| e.timer == timer.id);
-        let runs = |timer: &Timer| timer.rule == *rule.name && !timer.at.is_schedule();
+        let runs = |timer: &Timer| timer.rule == *rule.name && timer.at.is_firing();
         self.memory.timers().of(&rule.name).any(|timer| runs(timer) && !ended(timer))
             || self.decided.begun.iter().any(runs)
     }

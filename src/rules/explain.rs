@@ -70,10 +70,12 @@ fn rule_lines(text: &mut String, looked: &Looked, decided: &Decided, zone: &Time
     }
     for timer in decided.begun.iter().filter(|t| t.rule == looked.rule && t.at != Place::Fire) {
         let due = clock(timer.due, decided.at, zone);
-        let _ = match timer.at.alert() {
-            Some(_) => writeln!(text, "    {}: at {due} unless acknowledged", timer.at.name()),
-            None if timer.at.is_schedule() => writeln!(text, "    next at {due}"),
-            None => writeln!(text, "    {}: waits until {due}", timer.at.path()),
+        let (path, name) = (timer.at.path(), timer.at.name());
+        let _ = match &timer.at {
+            Place::Rung { .. } => writeln!(text, "    {name}: at {due} unless acknowledged"),
+            Place::Watch { .. } => writeln!(text, "    {path}: its `until` counts until {due}"),
+            Place::Schedule { .. } => writeln!(text, "    next at {due}"),
+            Place::Fire | Place::After(_) => writeln!(text, "    {path}: waits until {due}"),
         };
     }
     if let Some(cooldown) = &looked.cooldown {

@@ -7,7 +7,7 @@ use super::compile::{Act, Rule, Scope, Step, act};
 use super::engine;
 use super::steps::{Planner, later};
 use super::wait::Ends;
-use crate::alert::{AlertBegun, AlertId};
+use crate::alert::{AlertBegun, AlertId, MessageRef};
 use crate::node::{Cursor, Value};
 use crate::timer::Place;
 
@@ -17,6 +17,9 @@ const AFTER_MAX: Duration = Duration::from_secs(86_400);
 const EVERY_MIN: Duration = Duration::from_secs(1);
 /// Repetitions of one rung; whoever has not answered a thousand will not.
 const TIMES_MAX: i64 = 1000;
+/// After its last rung an alert listens this long for what `until` describes; later only a person
+/// ends it.
+const WATCH_FOR: Duration = Duration::from_secs(86_400);
 /// Rungs of one ladder.
 const RUNGS_MAX: usize = 50;
 
@@ -45,6 +48,15 @@ pub(super) struct Repeat {
     pub every: Duration,
     /// After the first time.
     pub times: u32,
+}
+
+impl Ladder {
+    /// Until the last rung's last repetition.
+    fn lasts(&self) -> Duration {
+        let repeats = |repeat: Repeat| repeat.every.saturating_mul(repeat.times);
+        let lasts = |rung: &Rung| rung.after + rung.repeat.map(repeats).unwrap_or_default();
+        self.rungs.iter().map(lasts).max().unwrap_or_default()
+    }
 }
 
 /// `escalate: [ … ]`, or `escalate: { until: …, steps: [ … ] }`.
@@ -117,6 +129,11 @@ impl Rule {
         self.ladders().map(|(_, ladder)| ladder).find(has)
     }
 
+    /// The ladder of this step.
+    pub fn ladder(&self, step: &str) -> Option<&Ladder> {
+        self.ladders().find(|(path, _)| *path == step).map(|(_, ladder)| ladder)
+    }
+
     /// All escalations, with their paths.
     pub fn ladders(&self) -> impl Iterator<Item = (&str, &Ladder)> {
         let mut found = Vec::new();
@@ -160,6 +177,7 @@ impl Planner<'_> {
                 self.later_rung(alert, rung, not_shown, true);
             }
         }
+        self.watch(alert, step, ladder);
         self.alert = None;
         let told = self.plan.actions[before..].iter().find_map(|action| match &action.task {
             crate::action::Task::Push { message, .. } => Some(message.title.clone()),
@@ -167,7 +185,18 @@ impl Planner<'_> {
         });
         let (rule, title) = (self.rule.name.to_string(), told);
         let title = title.unwrap_or_else(|| rule.clone());
-        self.plan.alerts.push(AlertBegun { id: alert, rule, event, title });
+        let about = MessageRef::of(self.scene.event());
+        self.plan.alerts.push(AlertBegun { id: alert, rule, event, title, about });
+    }
+
+    /// What `until` describes counts as an acknowledgement also after the last rung.
+    fn watch(&mut self, alert: AlertId, step: &str, ladder: &Ladder) {
+        if ladder.until.is_empty() {
+            return;
+        }
+        let place = Place::Watch { alert, step: step.to_string() };
+        let due = later(self.scene.now(), ladder.lasts() + WATCH_FOR);
+        self.plan.timers.push(engine::timer(self.rule, self.scene, place, due, None));
     }
 
     fn later_rung(&mut self, alert: AlertId, rung: &Rung, after: Duration, if_unshown: bool) {

@@ -151,6 +151,7 @@ pub const INDIGO: &[&str] = &[
 
 /// What an EMM's changes become.
 pub const EMM: &[&str] = &[
+    "emm.message_read",
     "emm.user_event",
     "emm.active_alarm",
     "emm.alarm_cleared",

@@ -128,6 +128,7 @@ impl Rule {
             Place::Schedule { .. } => &[],
             Place::After(path) => find(&self.steps, path).map_or(&[], |wait| &wait.until),
             Place::Rung { step, .. } => self.ladder_of(step).map_or(&[], |ladder| &ladder.until),
+            Place::Watch { step, .. } => self.ladder(step).map_or(&[], |ladder| &ladder.until),
         }
     }
 }

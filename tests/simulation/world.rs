@@ -351,7 +351,7 @@ impl World {
     }
 
     fn settle(&mut self, action: ActionId, outcome: Outcome) {
-        let settled = Settled { action, outcome, attempts: 1, at: self.now };
+        let settled = Settled::new(action, outcome, 1, self.now);
         self.submit(Record::Settled(settled));
     }
 

@@ -44,6 +44,7 @@ fn scene(owed: Vec<Action>) -> Scene {
     let (tell, told) = events::channel();
     let drivers = ["fibaro/gate", "vms/block"].map(|to| (to.to_string(), orders.clone()));
     let doors = Doors::start(Setup {
+        opened: Default::default(),
         doors: Arc::new(house()),
         drivers: drivers.into(),
         owed,

@@ -159,3 +159,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn how_often_it_opened_counts_over_a_restart() {
+    let (door, fresh) = (door(Trust::Fresh), wish(Trust::Fresh));
+    let ago = |seconds: i64| start() - SignedDuration::from_secs(seconds);
+    // The new process has counted 7 s by its own clock.
+    let after = |opened: &[i64]| {
+        let opened = opened.iter().map(|seconds| ago(*seconds));
+        Memory::restore(opened, start(), Duration::from_secs(7))
+    };
+    let asked = |steady: u64, memory: &Memory| {
+        why(&door, &fresh, &At { steady: Duration::from_secs(steady), ..at(0) }, memory)
+    };
+    assert_eq!(asked(8, &after(&[])), "admitted");
+    assert_eq!(asked(8, &after(&[3000, 50])), "admitted");
+    assert_eq!(asked(8, &after(&[50, 20])), "too_often");
+    assert_eq!(asked(18, &after(&[50, 20])), "admitted");
+    // The wall clock was put back meanwhile.
+    assert_eq!(asked(8, &after(&[-500, -400])), "too_often");
+}

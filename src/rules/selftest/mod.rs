@@ -221,7 +221,7 @@ impl<'r> World<'r> {
 
     fn settle(&mut self, action: &Action) {
         let outcome = self.outcome(&action.task);
-        let settled = Settled { action: action.id, outcome, attempts: 1, at: self.now };
+        let settled = Settled::new(action.id, outcome, 1, self.now);
         self.memory.apply_settled(&settled);
     }
 

@@ -1,16 +1,23 @@
 //! The inbox: which of its messages were told, by a mark that only moves when nothing can lie
-//! behind it untold, and how many are unread. Pure.
+//! behind it untold, and which of them nobody has read yet. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::notification::Message;
 
-/// How many of the newest messages are looked at to count the unread ones: one page.
+/// How many of the newest messages are looked at to know the unread ones: one page.
 pub const PAGE_MAX: i64 = 100;
 
 /// Pages looked at after a gap, at most: ten thousand messages are no inbox any more.
 pub const PAGES_MAX: i64 = 100;
+
+/// `/changes` does not say that a message was read, so while one is unread and younger than this,
+/// the inbox is looked at with every poll: whoever reads it has what it says in hand.
+pub const WATCH_FOR: Duration = Duration::from_secs(3600);
 
 /// Up to where the inbox was told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,14 +51,54 @@ impl Mark {
     }
 }
 
-/// The inbox's state.
-pub fn state(mark: Mark, unread: usize) -> Value {
-    json!({ "unread": unread, "newest_id": mark.id, "newest": mark.queued })
+/// The newest messages that nobody has read, by number, and since when we know each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unread(BTreeMap<i64, Duration>);
+
+impl Unread {
+    /// As they were told before a restart.
+    pub fn restore(value: &Value) -> Unread {
+        let ids = value.get("unread_ids").and_then(Value::as_array);
+        let ids = ids.into_iter().flatten().filter_map(Value::as_i64);
+        Unread(ids.map(|id| (id, Duration::ZERO)).collect())
+    }
+
+    /// A new message, which nobody can have read yet.
+    pub fn came(&mut self, message: &Message, since: Duration) {
+        if !message.is_read() && self.0.len() < PAGE_MAX as usize {
+            self.0.insert(message.id, since);
+        }
+    }
+
+    /// Takes in the inbox's newest page; those of it that were unread and are not any more.
+    pub fn look<'p>(&mut self, page: &'p [Message], since: Duration) -> Vec<&'p Message> {
+        let before = std::mem::take(&mut self.0);
+        for message in page.iter().filter(|m| m.status.is_some() && !m.is_read()) {
+            self.0.insert(message.id, before.get(&message.id).copied().unwrap_or(since));
+        }
+        page.iter().filter(|m| m.is_read() && before.contains_key(&m.id)).collect()
+    }
+
+    /// One of them was read; whether it was one.
+    pub fn read(&mut self, id: i64) -> bool {
+        self.0.remove(&id).is_some()
+    }
+
+    /// Whether one of them is young enough that somebody may read it soon.
+    pub fn is_watched(&self, since: Duration) -> bool {
+        self.0.values().any(|known| since.saturating_sub(*known) < WATCH_FOR)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
 }
 
-/// The unread among these.
-pub fn unread(messages: &[Message]) -> usize {
-    messages.iter().filter(|m| m.status.as_ref().is_some_and(|status| !status.is_read())).count()
+/// The inbox's state.
+pub fn state(mark: Mark, unread: &Unread) -> Value {
+    let ids: Vec<i64> = unread.0.keys().copied().collect();
+    json!({ "unread": unread.len(), "unread_ids": ids, "newest_id": mark.id, "newest": mark.queued })
 }
 
 /// Whether the next page, if there is one, is worth asking for: nothing in this one was told yet,
@@ -82,7 +129,7 @@ mod tests {
         assert!(mark.is_new(&message(8, 90)));
         assert!(mark.is_new(&message(1, 121)));
         assert!(!mark.is_new(&message(7, 120)));
-        assert_eq!(Mark::restore(&state(mark, 3)), Some(mark));
+        assert_eq!(Mark::restore(&state(mark, &Unread::default())), Some(mark));
     }
 
     #[test]
@@ -97,7 +144,23 @@ mod tests {
     }
 
     #[test]
-    fn unread_is_what_nobody_looked_at() {
-        assert_eq!(unread(&[message(1, 1), message(4, 1), message(5, 1), message(9, 1)]), 2);
+    fn what_was_unread_and_is_read_is_told_once_over_a_restart() {
+        let second = Duration::from_secs;
+        let mut unread = Unread::default();
+        // The number's last digit is the status: 5 and above is read.
+        let read = |unread: &mut Unread, ids: &[i64], at: u64| -> Vec<i64> {
+            let page: Vec<Message> = ids.iter().map(|id| message(*id, 1)).collect();
+            unread.look(&page, second(at)).iter().map(|message| message.id).collect()
+        };
+        assert!(read(&mut unread, &[1, 14, 5, 9], 10).is_empty());
+        assert_eq!(unread.len(), 2);
+        assert!(unread.is_watched(second(3609)) && !unread.is_watched(second(3610)));
+        let mut unread = Unread::restore(&state(Mark::default(), &unread));
+        let now_read = [Message { id: 14, ..message(5, 1) }, message(1, 1)];
+        let told: Vec<i64> = unread.look(&now_read, second(1)).iter().map(|m| m.id).collect();
+        assert_eq!((told, unread.len()), (vec![14], 1));
+        // What is gone from the inbox was perhaps never read.
+        assert!(read(&mut unread, &[], 2).is_empty());
+        assert_eq!(unread.len(), 0);
     }
 }

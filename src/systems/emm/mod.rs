@@ -27,6 +27,7 @@ pub use commands::COMMANDS;
 /// Every `emm.*` event type there is; `docs/events.md` describes each.
 pub const TYPES: &[&str] = &[
     "emm.user_event",
+    "emm.message_read",
     "emm.active_alarm",
     "emm.alarm_cleared",
     "emm.unknown",

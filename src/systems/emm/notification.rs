@@ -42,6 +42,13 @@ pub struct Message {
     pub data: Map<String, Value>,
 }
 
+impl Message {
+    /// Whether somebody has looked at it.
+    pub fn is_read(&self) -> bool {
+        self.status.as_ref().is_some_and(Status::is_read)
+    }
+}
+
 /// An alarm.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Alarm {

@@ -21,7 +21,7 @@ use url::Url;
 
 use super::Config;
 use super::alarms::Alarms;
-use super::inbox::Mark;
+use super::inbox::{Mark, Unread};
 use super::orders::Request;
 use super::recipients::Recipient;
 use super::wire::{self, Problem};
@@ -132,6 +132,8 @@ enum What {
     Subscription,
     Changes,
     Inbox,
+    /// The inbox's newest page, for what was read meanwhile.
+    Unread,
     Alarms,
     Recipients,
     Order(u64),
@@ -154,6 +156,7 @@ struct Due {
     check: Duration,
     changes: Duration,
     look: Duration,
+    unread: Duration,
 }
 
 /// One session.
@@ -195,9 +198,9 @@ pub struct Session {
     /// Why the last list of alarms proved nothing: said once.
     list_flaw: Option<&'static str>,
     mark: Option<Mark>,
-    unread: usize,
-    /// The count that the state has.
-    told_unread: Option<usize>,
+    unread: Unread,
+    /// What the state has of them.
+    told_unread: Option<Unread>,
     orders: BTreeMap<u64, Pending>,
     recipients: Vec<Recipient>,
     recipients_since: Option<Duration>,
@@ -240,7 +243,7 @@ impl Session {
             told_ends: ends,
             list_flaw: None,
             mark: at("inbox").and_then(Mark::restore),
-            unread: at("inbox").and_then(|v| v.get("unread")?.as_u64()).unwrap_or(0) as usize,
+            unread: at("inbox").map(Unread::restore).unwrap_or_default(),
             told_unread: None,
             silenced: at("changes")
                 .filter(|v| v["silenced"] == true)
@@ -306,7 +309,9 @@ impl Session {
             Phase::In if self.is_busy() => None,
             Phase::In => {
                 let changes = self.silenced.is_none().then_some(self.due.changes);
-                Some(self.due.check.min(self.due.look).min(changes.unwrap_or(Duration::MAX)))
+                let unread = self.unread.is_watched(self.due.unread).then_some(self.due.unread);
+                let both = changes.into_iter().chain(unread).min().unwrap_or(Duration::MAX);
+                Some(self.due.check.min(self.due.look).min(both))
             }
         }
     }
@@ -341,7 +346,8 @@ impl Session {
     /// One question of our own at a time: their order matters.
     fn is_busy(&self) -> bool {
         let own = |what: &What| {
-            matches!(what, What::Subscription | What::Changes | What::Inbox | What::Alarms)
+            use What::{Alarms, Changes, Inbox, Subscription, Unread};
+            matches!(what, Subscription | Changes | Inbox | Unread | Alarms)
         };
         self.calls.values().any(|(what, _)| own(what))
     }
@@ -359,6 +365,9 @@ impl Session {
             self.due.look = now.since + self.look_every();
             self.look = Some(Look::default());
             self.next_question(now);
+        } else if self.due.unread <= now.since && self.unread.is_watched(now.since) {
+            self.due.unread = now.since + self.config.poll;
+            self.ask_unread();
         }
     }
 
@@ -397,7 +406,7 @@ impl Session {
             What::Release => self.released(answer, now),
             What::Order(n) => self.done(n, generation, answer, now),
             What::Recipients => self.recipients_heard(answer, now),
-            What::Subscription | What::Changes | What::Inbox | What::Alarms => {
+            What::Subscription | What::Changes | What::Inbox | What::Unread | What::Alarms => {
                 self.own_answer(what, generation, answer, kept, now);
             }
         }
@@ -425,7 +434,7 @@ impl Session {
                 if generation != self.generation {
                     return;
                 }
-                let is_look = matches!(what, What::Inbox | What::Alarms);
+                let is_look = matches!(what, What::Inbox | What::Unread | What::Alarms);
                 if is_look && self.has_worked && !self.may_relogin {
                     return self.skip(what, &problem, &answer, now);
                 }

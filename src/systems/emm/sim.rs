@@ -141,6 +141,11 @@ impl Sim {
         self.world().page(text, priority, 0)
     }
 
+    /// Somebody reads (5), accepts (7) or answers (9) a message of the inbox.
+    pub fn read(&self, id: i64, status: i64) {
+        self.world().read(id, status);
+    }
+
     /// An alarm is raised; its number.
     pub fn raise(&self, name: &str, text: &str) -> i64 {
         self.world().raise(name, text)

@@ -90,6 +90,7 @@ const KINDS = {
   "emm.active_alarm": ["Alarm", "siren", "alarm"],
   "emm.alarm_cleared": ["Alarm is over", "check", "alarm"],
   "emm.user_event": ["Page", "bell", "other"],
+  "emm.message_read": ["Page was read", "check", "other"],
   "emm.unknown": ["Unknown message", "question", "other"],
   "emm.unparsed": ["Unreadable message", "question", "alarm"],
   "emm.changes_silenced": ["The paging system tells us nothing", "warn", "portero"],

@@ -6,11 +6,12 @@ use serde_json::{Map, Value, json};
 use jiff::Timestamp;
 
 use super::{Due, LATE_SLACK, LOOK_AGAIN, Moment, Output, PAGES_IN_A_ROW_MAX, Session, What};
+use crate::alert::READ_EVENT;
 use crate::event::{Event, EventId};
 use crate::systems::emm::alarms::{Change, State};
 use crate::systems::emm::inbox;
 use crate::systems::emm::notification::{self, Message, Notification};
-use crate::systems::emm::wire::{self, Problem, Read};
+use crate::systems::emm::wire::{self, Problem, Read, Status};
 use crate::systems::http::Answer;
 use crate::systems::link::{self, News, UnreadBody};
 
@@ -50,6 +51,7 @@ impl Session {
             }
             What::Subscription => self.subscription(&read.value, now),
             What::Inbox => self.inbox_page(&read.value, now),
+            What::Unread => self.unread_page(&read.value, now),
             What::Alarms => self.alarms_page(&read.value, now),
             What::Login | What::Release | What::Recipients | What::Order(_) => {}
         }
@@ -89,7 +91,7 @@ impl Session {
             let origin = Origin { raw, ..*origin };
             let name = format!("{body}:{n}");
             match notification {
-                Notification::Message(message) => self.message(&mut news, &message, &origin),
+                Notification::Message(message) => self.message(&mut news, &message, &origin, now),
                 Notification::Alarm(alarm) => {
                     let changes = self.alarms.pushed(&alarm, origin.received, now);
                     self.alarm_changes(&mut news, changes, &origin);
@@ -110,23 +112,28 @@ impl Session {
         self.tell(news);
     }
 
-    fn message(&mut self, news: &mut News, message: &Message, origin: &Origin<'_>) {
+    fn message(&mut self, news: &mut News, message: &Message, origin: &Origin<'_>, now: Moment) {
+        let is_known = self.mark.is_some_and(|mark| !mark.is_new(message));
+        if message.is_read() && (self.unread.read(message.id) || is_known) {
+            news.events.push(self.read_event(message, origin).into());
+            return self.set_inbox(news);
+        }
         news.events.push(self.message_event(message, origin).into());
+        self.unread.came(message, now.since);
         // While something may be missing, the mark must not jump over it.
         if let Some(mark) = self.mark
             && !self.gap
             && mark.is_new(message)
         {
             self.mark = Some(mark.with(message));
-            self.unread += 1;
             self.set_inbox(news);
         }
     }
 
     pub(super) fn set_inbox(&mut self, news: &mut News) {
-        self.told_unread = Some(self.unread);
+        self.told_unread = Some(self.unread.clone());
         if let Some(mark) = self.mark {
-            news.set(format!("{}/inbox", self.source), inbox::state(mark, self.unread));
+            news.set(format!("{}/inbox", self.source), inbox::state(mark, &self.unread));
         }
     }
 
@@ -138,6 +145,17 @@ impl Session {
         let unique = [id.as_str(), &in_system, &queued];
         let mut event = self.event("emm.user_event", &unique, origin, message.data.clone());
         event.time = message.queued;
+        event.subject = Some(id);
+        event
+    }
+
+    /// Somebody has read it, accepted it, or answered: how far it is makes it another event.
+    pub(super) fn read_event(&self, message: &Message, origin: &Origin<'_>) -> Event {
+        let text = |number: Option<i64>| number.map_or(String::new(), |n| n.to_string());
+        let (id, queued) = (message.id.to_string(), text(message.queued.map(Timestamp::as_second)));
+        let status = message.status.as_ref().map_or("", Status::name);
+        let unique = [id.as_str(), &text(message.message_id), &queued, status];
+        let mut event = self.event(READ_EVENT, &unique, origin, message.data.clone());
         event.subject = Some(id);
         event
     }
@@ -287,10 +305,12 @@ impl Session {
                 self.works(what);
                 self.doubts_refused();
             }
-            (What::Inbox | What::Alarms, Problem::NotJson(_)) => {
+            (What::Inbox | What::Alarms | What::Unread, Problem::NotJson(_)) => {
                 self.skip(what, problem, answer, now)
             }
-            (What::Inbox | What::Alarms, _) if said_no => self.skip(what, problem, answer, now),
+            (What::Inbox | What::Alarms | What::Unread, _) if said_no => {
+                self.skip(what, problem, answer, now)
+            }
             (_, Problem::Sessions(_)) => {
                 let wait = self.refused.next_wait();
                 self.out_for(now, wait, problem.to_string());

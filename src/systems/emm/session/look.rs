@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::hearing::Origin;
-use super::{LOOK_AGAIN, Moment, Output, Session, What};
+use super::{LOOK_AGAIN, LOOK_EVERY, Moment, Output, Session, What};
 use crate::systems::emm::alarms::Cover;
 use crate::systems::emm::inbox::{self, Mark, PAGE_MAX, PAGES_MAX};
 use crate::systems::emm::list::{Page, Pages};
@@ -41,9 +41,23 @@ impl Session {
         if look.is_inbox_done {
             return Some((What::Alarms, list_page("alarms/active", offset, PAGE_MAX)));
         }
-        let mut request = list_page("users/self/events", offset, PAGE_MAX);
-        request.query.push(("orderby", "MQ.QueueTM DESC".into()));
-        Some((What::Inbox, request))
+        Some((What::Inbox, inbox_request(offset)))
+    }
+
+    /// Asks who has read what, and nothing else: what is new is `/changes`' to tell.
+    pub(super) fn ask_unread(&mut self) {
+        self.ask(What::Unread, &inbox_request(0));
+    }
+
+    pub(super) fn unread_page(&mut self, value: &Value, now: Moment) {
+        let read = Page::read(value, "events");
+        let message = |entry: &Value| notification::message(entry.as_object()?.clone());
+        let page: Vec<Message> = read.entries.iter().filter_map(message).collect();
+        let mut pages = Pages::default();
+        pages.take(&read);
+        if pages.flaw().is_none() {
+            self.read_by_now(&page, now);
+        }
     }
 
     pub(super) fn inbox_page(&mut self, value: &Value, now: Moment) {
@@ -58,8 +72,7 @@ impl Session {
         let is_first = look.pages.offset() == 0;
         let is_more = look.pages.take(&read);
         if is_first && look.pages.flaw().is_none() {
-            // The newest page counts the unread.
-            self.unread = inbox::unread(&page);
+            self.read_by_now(&page, now);
         }
         let goes_on = is_more && inbox::goes_on(&page, self.mark);
         look.messages.extend(page);
@@ -72,6 +85,20 @@ impl Session {
             (look.is_inbox_done, look.pages) = (true, Pages::default());
         }
         self.look = Some(look);
+    }
+
+    /// Who reads a message has in hand what it says.
+    fn read_by_now(&mut self, page: &[Message], now: Moment) {
+        let mut news = News::default();
+        for message in self.unread.look(page, now.since) {
+            let raw = Value::Object(message.data.clone()).to_string();
+            let origin = Origin { received: now.wall, caught_up: self.gap, raw: raw.as_bytes() };
+            news.events.push(self.read_event(message, &origin).into());
+        }
+        if !news.is_empty() {
+            self.set_inbox(&mut news);
+        }
+        self.tell(news);
     }
 
     /// The inbox as far as it may hold something new. The first time ever, everything in it is
@@ -101,7 +128,10 @@ impl Session {
             id: if messages.is_empty() { mark.id } else { newest.id },
             queued: newest.queued.max(mark.queued),
         }));
-        if before != self.mark || !news.is_empty() || self.told_unread != Some(self.unread) {
+        if before != self.mark
+            || !news.is_empty()
+            || self.told_unread.as_ref() != Some(&self.unread)
+        {
             self.set_inbox(news);
         }
     }
@@ -160,8 +190,12 @@ impl Session {
 
     /// A part of a look that the EMM does not give: the rest is worth having all the same.
     pub(super) fn skip(&mut self, what: What, problem: &Problem, answer: &Answer, now: Moment) {
-        let reason = if what == What::Inbox { "inbox" } else { "active alarms" };
+        let reason = if what == What::Alarms { "active alarms" } else { "inbox" };
         self.out.push(Output::Bad(format!("{reason}: {problem}"), answer.body.clone()));
+        if what == What::Unread {
+            self.due.unread = now.since + LOOK_EVERY;
+            return;
+        }
         let Some(mut look) = self.look.take() else { return };
         if what == What::Inbox {
             (look.is_inbox_done, look.pages) = (true, Pages::default());
@@ -170,4 +204,11 @@ impl Session {
             self.looked(&look, true, now);
         }
     }
+}
+
+/// A page of the inbox, the newest first.
+fn inbox_request(offset: i64) -> Request {
+    let mut request = list_page("users/self/events", offset, PAGE_MAX);
+    request.query.push(("orderby", "MQ.QueueTM DESC".into()));
+    request
 }

@@ -134,6 +134,10 @@ impl World {
         id
     }
 
+    pub fn read(&mut self, id: i64, status: i64) {
+        self.inbox.iter_mut().filter(|row| row.id == id).for_each(|row| row.status = status);
+    }
+
     pub fn raise(&mut self, name: &str, text: &str) -> i64 {
         let (id, msg_id, since) = (self.number(), self.number(), self.now());
         let (name, text) = (name.to_string(), text.to_string());
