@@ -42,6 +42,8 @@ pub enum Message {
     Rules(Arc<RuleSet>),
     /// Somebody acknowledges: which alerts that is. Nothing of them leaves from now on.
     Ack(Ack, oneshot::Sender<Vec<AlertId>>),
+    /// It was not taken in: these alerts go on.
+    Unack(Vec<AlertId>),
     /// Write a checkpoint; answered with the position that it covers when it is durable.
     Checkpoint(oneshot::Sender<Option<Position>>),
     /// Decide what is durable by now, then answer and stop.
@@ -381,6 +383,10 @@ impl Router {
                 self.rules_in_force(&version);
             }
             Message::Ack(what, reply) => drop(reply.send(self.acknowledge(&what))),
+            Message::Unack(alerts) => alerts.into_iter().for_each(|alert| {
+                self.delivery.release(alert);
+                self.commands.release(alert);
+            }),
             Message::Checkpoint(reply) => self.checkpoint(reply),
             Message::Drain(reply) => return Some(reply),
         }

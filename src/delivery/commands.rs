@@ -155,6 +155,14 @@ impl Commands {
         lock(&self.0.held).entry(alert).or_default();
     }
 
+    /// It was not acknowledged after all: what is held goes on, unless it has ended meanwhile.
+    pub fn release(&self, alert: AlertId) {
+        let mut held = lock(&self.0.held);
+        if held.get(&alert) == Some(&None) {
+            held.remove(&alert);
+        }
+    }
+
     /// Ends all that this alert still wanted to tell.
     pub fn withdraw(&self, alert: AlertId, why: &str) {
         lock(&self.0.held).insert(alert, Some(why.to_owned()));

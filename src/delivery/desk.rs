@@ -71,6 +71,15 @@ impl Desk {
         self.lanes.values().for_each(|lane| lane.cut(alert));
     }
 
+    /// What is held goes on, unless it has ended meanwhile.
+    pub fn release(&mut self, alert: AlertId, now: Timestamp) {
+        if self.held.get(&alert) == Some(&None) {
+            self.held.remove(&alert);
+            let phones: Vec<PhoneId> = self.lanes.keys().cloned().collect();
+            phones.iter().for_each(|phone| self.at_lane(phone, now, |_| Vec::new()));
+        }
+    }
+
     /// Ends all that this alert still wanted to tell.
     pub fn withdraw(&mut self, alert: AlertId, why: &str, now: Timestamp) {
         self.held.insert(alert, Some(why.to_owned()));

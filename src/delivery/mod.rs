@@ -112,6 +112,11 @@ impl Handle {
         self.at_desk(|desk, _| desk.hold(alert));
     }
 
+    /// It was not acknowledged after all: what is held goes on.
+    pub fn release(&self, alert: AlertId) {
+        self.at_desk(|desk, now| desk.release(alert, now));
+    }
+
     /// Ends all that this alert still wanted to tell.
     pub fn withdraw(&self, alert: AlertId, why: &str) {
         self.at_desk(|desk, now| desk.withdraw(alert, why, now));

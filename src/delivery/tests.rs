@@ -276,7 +276,17 @@ async fn nothing_of_an_alert_leaves_after_it_is_held_and_all_of_it_ends_when_wit
     assert_eq!((tries(1), tries(2), tries(4)), (1, 1, 0));
     assert!(tries(3) > 1);
     assert_eq!(world.settled(), []);
+    // It could not be taken in, so it goes on; then somebody else has it in hand.
+    world.handle.release(alert);
+    world.pass(30_000).await;
+    assert!(tries(4) > 0 && tries(2) > 1, "{} {} {}", tries(1), tries(2), tries(4));
+    world.handle.hold(alert);
+    world.pass(10).await;
+    let told = (tries(1), tries(2), tries(4));
+    world.pass(5000).await;
+    assert_eq!((tries(1), tries(2), tries(4)), told);
     world.handle.withdraw(alert, "ana has it");
+    world.handle.release(alert);
     world.handle.act(vec![of(5)]);
     world.pass(1000).await;
     let mut ended: Vec<_> =

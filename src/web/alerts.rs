@@ -12,6 +12,7 @@ use super::session::{ApiError, Me};
 use crate::action::{ActionId, PhoneId};
 use crate::alert::{AlertId, ack_event};
 use crate::delivery::push::payload::verify_receipt;
+use crate::intake::Taken;
 use crate::router::{Ack, Message, View};
 use crate::rules::{Alert, Told};
 
@@ -111,7 +112,11 @@ async fn acknowledge(
         if !meant.is_empty() {
             let now = face.intake.clock().now();
             let event = ack_event(&meant, &by, via, phone.as_deref(), now);
-            face.intake.take(vec![event.into()]).await;
+            let taken = face.intake.take(vec![event.into()]).await;
+            if taken == Taken::default() {
+                face.send(Message::Unack(meant)).await?;
+                return Err(ApiError::Unavailable("Portero cannot take it in now".into()));
+            }
         }
         Ok(meant)
     });
