@@ -13,6 +13,7 @@ use super::names::Read;
 use super::open::Open;
 use super::pattern::{Field, Has, Matcher};
 use super::types;
+use super::wait::Ends;
 use crate::event::Trust;
 use crate::node::{Problem, Problems};
 use crate::timer::SCHEDULE_EVENT;
@@ -51,9 +52,17 @@ pub(super) fn check(rules: &[Rule], house: &House, problems: &mut Problems) {
 
 /// What matters here of one rule.
 struct Outline<'r> {
-    /// States that are read, in the order in which they are.
-    reads: Vec<&'r Read>,
+    /// What lowers its trust on the way, in that order.
+    reads: Vec<Input<'r>>,
     sinks: Vec<Sink<'r>>,
+}
+
+/// What a rule lets in after the event that it looks at.
+enum Input<'r> {
+    /// A state that it reads.
+    State(&'r Read),
+    /// An event that ends its wait before the time.
+    Until(&'r [Ends]),
 }
 
 /// Something that a rule passes its trust on to.
@@ -99,12 +108,17 @@ struct Emitter<'r> {
     reads: usize,
     emit: &'r Emit,
     to: Vec<usize>,
+    /// The least trust with which it does, as far as is known by now.
+    least: Trust,
 }
 
-/// What a read state may have come from.
+/// What an input may have come from.
+#[derive(Default)]
 struct From {
     system: Option<(Trust, String)>,
     setters: Vec<usize>,
+    heard: Option<(Trust, Cause)>,
+    emitters: Vec<usize>,
 }
 
 struct Reach<'r> {
@@ -122,8 +136,8 @@ struct Reach<'r> {
 impl<'r> Outline<'r> {
     fn of(rule: &'r Rule) -> Outline<'r> {
         let mut outline = Outline { reads: Vec::new(), sinks: Vec::new() };
-        outline.reads.extend(rule.condition.iter().flat_map(|condition| condition.reads()));
-        outline.reads.extend(rule.cooldown.iter().flat_map(|cooldown| cooldown.key.reads()));
+        outline.states(rule.condition.iter().flat_map(|condition| condition.reads()));
+        outline.states(rule.cooldown.iter().flat_map(|cooldown| cooldown.key.reads()));
         outline.steps(&rule.steps);
         outline
     }
@@ -157,13 +171,14 @@ impl<'r> Outline<'r> {
                 Act::Tell(tell) => tell.templates().for_each(|value| self.template(value)),
                 Act::Open(open) => self.sink(What::Open(open)),
                 Act::If { condition, then, otherwise } => {
-                    self.reads.extend(condition.reads());
+                    self.states(condition.reads());
                     self.steps(then);
                     self.steps(otherwise);
                 }
                 Act::Wait(wait) => {
                     let ends = wait.until.iter().flat_map(|ends| &ends.computed);
                     ends.for_each(|(_, text)| self.text(text));
+                    self.reads.push(Input::Until(&wait.until));
                 }
                 Act::Escalate(ladder) => {
                     let rungs = ladder.rungs.iter();
@@ -178,8 +193,12 @@ impl<'r> Outline<'r> {
         self.sinks.push(Sink { what, reads: self.reads.len() });
     }
 
+    fn states(&mut self, reads: impl IntoIterator<Item = &'r Read>) {
+        self.reads.extend(reads.into_iter().map(Input::State));
+    }
+
     fn text(&mut self, text: &'r Text) {
-        self.reads.extend(text.reads());
+        self.states(text.reads());
     }
 
     fn template(&mut self, template: &'r Template) {
@@ -205,7 +224,8 @@ impl<'r> Reach<'r> {
                             all[*to].matchers.iter().any(|matcher| fits(matcher, emit) > Sure::No)
                         };
                         let to = by_type.candidates(&emit.kind).filter(hears).collect();
-                        emitters.push(Emitter { rule, reads, emit, to });
+                        let least = Trust::Human;
+                        emitters.push(Emitter { rule, reads, emit, to, least });
                     }
                     What::Set(path) => {
                         setters.push(Setter { rule, reads, path, least: Trust::Human });
@@ -218,7 +238,11 @@ impl<'r> Reach<'r> {
         let events = all.iter().map(|rule| sources.of_rule(rule)).collect();
         let variables = Variables::of(&setters);
         let froms = |outline: &Outline<'r>| {
-            outline.reads.iter().map(|read| variables.from(read, house)).collect()
+            let from = |input: &Input<'r>| match input {
+                Input::State(read) => variables.from(read, house),
+                Input::Until(ends) => sources.until(ends, &emitters),
+            };
+            outline.reads.iter().map(from).collect()
         };
         let froms = rules.iter().map(froms).collect();
         Reach { all, house, rules, events, froms, emitters, setters }
@@ -232,6 +256,8 @@ impl<'r> Reach<'r> {
             for at in 0..self.emitters.len() {
                 let Emitter { rule, reads, emit, .. } = self.emitters[at];
                 let (least, _) = self.least(rule, reads);
+                changed |= least < self.emitters[at].least;
+                self.emitters[at].least = least;
                 for to in &self.emitters[at].to {
                     if least < self.events[*to].0 {
                         let kind = emit.kind.to_string();
@@ -261,6 +287,16 @@ impl<'r> Reach<'r> {
             for at in &from.setters {
                 if self.setters[*at].least < least.0 {
                     least = (self.setters[*at].least, Cause::Set(*at));
+                }
+            }
+            if let Some(heard) = from.heard.as_ref().filter(|heard| heard.0 < least.0) {
+                least = heard.clone();
+            }
+            for at in &from.emitters {
+                let Emitter { rule, reads, emit, least: trust, .. } = &self.emitters[*at];
+                if *trust < least.0 {
+                    let kind = emit.kind.to_string();
+                    least = (*trust, Cause::Emitted { rule: *rule, reads: *reads, kind });
                 }
             }
         }
@@ -334,7 +370,7 @@ impl<'s> Variables<'s> {
                 exact.chain(open.map(|(_, at)| *at)).collect()
             }
         };
-        From { system, setters }
+        From { system, setters, ..From::default() }
     }
 }
 
@@ -371,7 +407,21 @@ impl Sources {
         (Trust::Fresh, Cause::Heard("portero".into(), SCHEDULE_EVENT.into()))
     }
 
-    fn least(&self, matchers: &[Matcher]) -> (Trust, Cause) {
+    /// What may end a wait before its time.
+    fn until(&self, ends: &[Ends], emitters: &[Emitter<'_>]) -> From {
+        let fits_one = |emitter: &Emitter<'_>| {
+            ends.iter().any(|end| fits(&end.matcher, emitter.emit) > Sure::No)
+        };
+        let numbered = emitters.iter().enumerate();
+        From {
+            heard: Some(self.least(ends.iter().map(|end| &end.matcher))),
+            emitters: numbered.filter(|(_, e)| fits_one(e)).map(|(at, _)| at).collect(),
+            ..From::default()
+        }
+    }
+
+    fn least<'m>(&self, matchers: impl IntoIterator<Item = &'m Matcher>) -> (Trust, Cause) {
+        let matchers: Vec<&Matcher> = matchers.into_iter().collect();
         let heard = self
             .0
             .iter()
