@@ -24,6 +24,9 @@ pub const RATE_TIMES_MAX: u32 = 1000;
 /// The longest span of a rate.
 pub const RATE_PER_MAX: Duration = Duration::from_secs(3600);
 
+/// All events about doors begin like this.
+pub const EVENTS: &str = "portero.door.";
+
 /// A door.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Door {

@@ -3,6 +3,7 @@
 //! clock or does I/O. Applying a record twice changes nothing, so a checkpoint may overlap the
 //! records that follow it.
 
+mod audit;
 mod dead;
 mod drill;
 
@@ -25,6 +26,7 @@ use crate::record::{
 };
 use crate::rules::Memory;
 
+pub use audit::Audit;
 pub use dead::{DEAD_MAX, DeadLetter, DeadLetters, Sent, is_letter};
 pub use drill::Drill;
 
@@ -53,6 +55,9 @@ pub struct Ledger {
     /// restarts.
     #[serde(default)]
     pub opened: BTreeMap<String, VecDeque<Timestamp>>,
+    /// What happened at doors.
+    #[serde(default)]
+    pub audit: Audit,
     /// What systems gave and will not give again, and nobody has read yet.
     #[serde(default)]
     pub unread: BTreeMap<EventId, Unread>,
@@ -219,7 +224,8 @@ impl Ledger {
                 self.unread.insert(body.id, unread);
             }
             Record::BodyRead(read) => drop(self.unread.remove(&read.body)),
-            Record::Seen(_) | Record::Quarantined(_) | Record::Checkpoint(_) | Record::Keys(_) => {}
+            Record::Seen(event) => drop(self.audit.take(event)),
+            Record::Quarantined(_) | Record::Checkpoint(_) | Record::Keys(_) => {}
         }
     }
 
