@@ -43,7 +43,7 @@ use crate::ledger::Ledger;
 use crate::node::Problems;
 use crate::record::Position;
 use crate::reload::{Reloader, RulesStatus, Started};
-use crate::router::{Inbox, Message, Router, View};
+use crate::router::{Backlog, Inbox, Message, Router, View};
 use crate::rules::RuleSet;
 use crate::secret::random_token;
 use crate::silence;
@@ -67,6 +67,8 @@ const DIRECT_MAX: usize = 4_096;
 /// is sent again after the restart.
 const DELIVERY_GRACE: Duration = Duration::from_secs(3);
 
+/// A checkpoint is written when so many times its own size was written since the last one.
+const CHECKPOINT_SHARE: u64 = 4;
 /// How often a checkpoint is written and old segments are looked for, beside every new segment.
 const KEEP_HOUSE_EVERY: Duration = Duration::from_secs(3600);
 
@@ -260,6 +262,7 @@ impl Core {
             clock: clock.clone(),
             view: show,
             applied,
+            backlog: Backlog::default(),
         };
         tokio::spawn(task.run(undecided, inbox));
         Ok(Core {
@@ -445,17 +448,31 @@ async fn keep_house(
 ) {
     let mut first = journal.first();
     let mut rolled = journal.segments_rolled();
+    // The end of the last checkpoint, and how much was written with it.
+    let (mut written, mut bytes) = (Position(0), 0);
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
-            changed = rolled.changed() => if changed.is_err() { return },
+            changed = rolled.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                // A checkpoint as large as a segment would begin the next one by itself.
+                if journal.end().0.saturating_sub(written.0) < CHECKPOINT_SHARE * bytes {
+                    continue;
+                }
+            }
             () = tokio::time::sleep(KEEP_HOUSE_EVERY) => {}
         }
+        let before = journal.end();
         let (reply, answer) = oneshot::channel();
         if router.send(Message::Checkpoint(reply)).await.is_err() {
             return;
         }
-        let Ok(Some(as_of)) = answer.await else { continue };
+        let answer = answer.await;
+        written = journal.end();
+        bytes = written.0.saturating_sub(before.0);
+        let Ok(Some(as_of)) = answer else { continue };
         match journal.retain(as_of).await {
             Ok(retained) if retained.first > first => {
                 first = retained.first;

@@ -62,8 +62,11 @@ pub enum Record {
 pub struct Decided {
     /// The event.
     pub event: EventId,
-    /// Where its `Seen` record is; decisions are made in this order.
+    /// Where its `Seen` record is; decisions are made in this order, but for those that are ahead.
     pub seen: Position,
+    /// It overtook older events that still waited: it is about an alarm.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ahead: bool,
     /// The moment the rules were asked.
     pub at: Timestamp,
     /// Which set of rule files answered: the first digits of their hash.

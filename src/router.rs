@@ -2,12 +2,17 @@
 //! about every event, writes what they decided back as one record, and hands durable decisions to
 //! delivery. It owns the ledger; everybody else sees a [`View`] of it.
 
+mod backlog;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde_json::{Map, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
+
+pub use backlog::Backlog;
+use backlog::Work;
 
 use crate::action::{Action, ActionId, Outcome, PhoneId, Task};
 use crate::alert::AlertId;
@@ -29,6 +34,9 @@ use crate::telemetry;
 use crate::timer::{GONE_EVENT, SCHEDULE_SET_EVENT, Timer};
 use crate::waits::Waits;
 
+/// Events decided, or decisions acted upon, before the router looks whether something more urgent
+/// has come: a few milliseconds' work.
+const WORK_MAX: usize = 64;
 /// Decisions in one append: bounds what one torn write can cost and what one batch holds.
 const RECORDS_PER_APPEND_MAX: usize = 512;
 
@@ -107,6 +115,8 @@ pub struct Router {
     pub view: watch::Sender<Arc<View>>,
     /// The end of what has been folded in.
     pub applied: Position,
+    /// What is to be done; starts empty.
+    pub backlog: Backlog,
 }
 
 /// Where the router's work comes from.
@@ -124,11 +134,11 @@ pub struct Inbox {
 impl Router {
     /// Decides what waits from before the start, then runs until drained.
     pub async fn run(mut self, undecided: Vec<(Position, Arc<Event>)>, mut inbox: Inbox) {
-        let mut records = Vec::new();
+        self.intake.accepted(undecided.len());
         for (position, event) in undecided {
-            self.decide(position, &event, &mut records);
+            let is_urgent = self.rules.is_about_alarm(&event);
+            self.backlog.decide(position, event, is_urgent);
         }
-        self.write(records);
         self.show();
         self.rules_in_force("start");
         let mut waits = Waits::after_start(&self.ledger, Instant::now());
@@ -149,26 +159,26 @@ impl Router {
                     let due = waits.due(&self.ledger, self.clock.now(), Instant::now());
                     self.take_own(due);
                 }
+                // Little at a time: what comes meanwhile may be more urgent.
+                () = tokio::task::yield_now(), if !self.backlog.is_empty() => self.work(),
                 else => return,
             }
         }
     }
 
-    /// Folds a durable batch in; what it decides is written back as soon as possible.
+    /// Folds a durable batch in, and takes notice of what is to be done about it.
     fn batch(&mut self, batch: &[Entry]) {
-        let mut records = Vec::new();
-        let mut seen = 0;
         let mut changed = false;
         for entry in batch {
             self.doors.observe(&entry.record);
             match &entry.record {
                 Record::Seen(event) => {
-                    seen += 1;
                     changed |= self.ledger.seen(event);
-                    self.decide(entry.position, event, &mut records);
+                    let is_urgent = self.rules.is_about_alarm(event);
+                    self.backlog.decide(entry.position, event.clone(), is_urgent);
                 }
                 Record::Decided(decided) => {
-                    self.act(decided);
+                    self.backlog.act(decided.clone());
                     changed |= !decided.alerts.is_empty() || !decided.acked.is_empty();
                     changed |= !decided.resent.is_empty();
                 }
@@ -188,21 +198,44 @@ impl Router {
             }
             self.applied = entry.next;
         }
-        self.write(records);
-        if seen > 0 {
-            self.intake.decided(seen);
-        }
         if changed {
             self.show();
         }
     }
 
+    /// Does some of what waits; what it decides is written back as soon as possible.
+    fn work(&mut self) {
+        let mut records = Vec::new();
+        let mut seen = 0;
+        for _ in 0..WORK_MAX {
+            match self.backlog.next() {
+                Some(Work::Decide(position, event, is_ahead)) => {
+                    seen += 1;
+                    self.decide(position, &event, is_ahead, &mut records);
+                }
+                Some(Work::Act(decided)) => self.act(&decided),
+                None => break,
+            }
+        }
+        self.write(records);
+        if seen > 0 {
+            self.intake.decided(seen);
+        }
+    }
+
     /// Asks the rules about one event, unless that was done before the last stop.
-    fn decide(&mut self, position: Position, event: &Arc<Event>, records: &mut Vec<Record>) {
+    fn decide(
+        &mut self,
+        position: Position,
+        event: &Arc<Event>,
+        is_ahead: bool,
+        records: &mut Vec<Record>,
+    ) {
         if !self.ledger.awaits_decision(position) {
             return;
         }
-        let decided = Arc::new(self.ask_rules(position, event));
+        let decided = self.ask_rules(position, event);
+        let decided = Arc::new(Decided { ahead: is_ahead, ..decided });
         telemetry::decided(&decided);
         // From here on nothing of them leaves; they end when this is durable.
         decided.acked.iter().for_each(|acked| self.hold(acked.alert));
@@ -420,7 +453,8 @@ impl Router {
     }
 
     fn checkpoint(&self, reply: oneshot::Sender<Option<Position>>) {
-        let as_of = self.applied;
+        // What was not decided yet is read again after a restart.
+        let as_of = self.backlog.oldest().map_or(self.applied, |oldest| oldest.min(self.applied));
         let written = match self.ledger.checkpoint(as_of) {
             Ok(checkpoint) => self.journal.submit(vec![Record::Checkpoint(checkpoint)]),
             Err(error) => {
@@ -442,8 +476,11 @@ impl Router {
             }
             let mut any = false;
             while let Ok(batch) = inbox.entries.try_recv() {
-                any |= batch.iter().any(|entry| matches!(entry.record, Record::Seen(_)));
                 self.batch(&batch);
+            }
+            while !self.backlog.is_empty() {
+                any = true;
+                self.work();
             }
             // Decisions may emit events, which come back as batches: until none do.
             let durable = self.journal.barrier().await;
