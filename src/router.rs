@@ -164,7 +164,7 @@ impl Router {
             match &entry.record {
                 Record::Seen(event) => {
                     seen += 1;
-                    changed |= self.ledger.audit.take(event);
+                    changed |= self.ledger.seen(event);
                     self.decide(entry.position, event, &mut records);
                 }
                 Record::Decided(decided) => {

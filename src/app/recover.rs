@@ -113,7 +113,7 @@ impl Folded {
         if let Record::Seen(event) = &entry.record
             && entry.position >= as_of
         {
-            self.ledger.audit.take(event);
+            self.ledger.seen(event);
         }
         match &entry.record {
             Record::Seen(event) if self.ledger.awaits_decision(entry.position) => {
