@@ -127,6 +127,7 @@ impl App {
         }
         let metrics = telemetry::metrics();
         let (clock, store) = (Clock::system(), config.store.path.clone());
+        cannot!(clock.keep_beating(), "cannot start a thread")?;
         let lock = StoreLock::take(&store)?;
         // One that was killed left its word behind; until ours is there, nobody is to be called.
         Control::remove(&store);
