@@ -400,3 +400,38 @@ impl Ledger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decided(seen: u64, ahead: bool) -> Record {
+        let seen = Position(seen);
+        Record::Decided(Arc::new(Decided { seen, ahead, ..Decided::default() }))
+    }
+
+    fn waiting(ledger: &Ledger) -> Vec<u64> {
+        (1..=5).filter(|at| ledger.awaits_decision(Position(*at))).collect()
+    }
+
+    #[test]
+    fn what_was_decided_before_its_turn_is_not_decided_again_and_hides_nothing() {
+        let mut ledger = Ledger::default();
+        for (seen, ahead, left) in [
+            (1, false, vec![2, 3, 4, 5]),
+            (4, true, vec![2, 3, 5]),
+            (2, false, vec![3, 5]),
+            (3, false, vec![5]),
+            (5, false, vec![]),
+        ] {
+            ledger.apply(&decided(seen, ahead));
+            assert_eq!(waiting(&ledger), left);
+            // Over a restart, too, and however often it is read.
+            let checkpoint = ledger.checkpoint(Position(9)).unwrap();
+            ledger = Ledger::from_checkpoint(&checkpoint).unwrap();
+            ledger.apply(&decided(seen, ahead));
+            assert_eq!(waiting(&ledger), left);
+        }
+        assert!(ledger.ahead.is_empty());
+    }
+}
