@@ -444,17 +444,26 @@ async fn keep_house(
 ) {
     let mut first = journal.first();
     let mut rolled = journal.segments_rolled();
+    let mut last = None;
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
             changed = rolled.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(KEEP_HOUSE_EVERY) => {}
         }
-        let (reply, answer) = oneshot::channel();
-        if router.send(Message::Checkpoint(reply)).await.is_err() {
-            return;
-        }
-        let Ok(Some(as_of)) = answer.await else { continue };
+        // What a full disk has left is not for checkpoints, and one is enough to forget by.
+        let as_of = match last.filter(|_| journal.is_full()) {
+            Some(as_of) => as_of,
+            None => {
+                let (reply, answer) = oneshot::channel();
+                if router.send(Message::Checkpoint(reply)).await.is_err() {
+                    return;
+                }
+                let Ok(Some(as_of)) = answer.await else { continue };
+                as_of
+            }
+        };
+        last = Some(as_of);
         match journal.retain(as_of).await {
             Ok(retained) if retained.first > first => {
                 first = retained.first;

@@ -44,6 +44,9 @@ pub trait Disk: Send + Sync {
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>>;
     /// Removes a file; it may come back after a power cut until [`Disk::sync_directory`].
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Gives a file another name, taking the place of one that has it; as a new name, it survives
+    /// a power cut only after [`Disk::sync_directory`].
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Makes new and removed names survive a power cut.
     fn sync_directory(&self) -> Syncing;
 }
@@ -119,6 +122,10 @@ impl Disk for OsDisk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.path.join(name))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
     }
 
     fn sync_directory(&self) -> Syncing {
@@ -197,7 +204,9 @@ mod tests {
         file.append(b"y").unwrap();
         assert_eq!(file.size().unwrap(), 3);
         assert_eq!(disk.list().unwrap(), ["x"]);
-        disk.remove("x").unwrap();
+        disk.rename("x", "y").unwrap();
         assert!(disk.open("x", Access::Append).is_err());
+        disk.remove("y").unwrap();
+        assert!(disk.open("y", Access::Append).is_err());
     }
 }

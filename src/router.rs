@@ -23,7 +23,7 @@ use crate::intake::{Direct, Intake};
 use crate::journal::{Entry, Journal};
 use crate::ledger::{DeadLetter, Ledger, Phone};
 use crate::phones::{Ask, Denied, plan};
-use crate::record::{Decided, KnownChange, Position, Receipt, Record, Settled};
+use crate::record::{Class, Decided, KnownChange, Position, Receipt, Record, Settled};
 use crate::rules::{Alert, RuleSet};
 use crate::telemetry;
 use crate::timer::{GONE_EVENT, SCHEDULE_SET_EVENT, Timer};
@@ -234,6 +234,8 @@ impl Router {
     /// Rules came into force: waits of those that are no more end, and what the new ones wait for
     /// begins. In this order: together they are one append.
     fn rules_in_force(&self, version: &str) {
+        let rules = self.rules.clone();
+        self.journal.set_judge(move |records| rules.class(records));
         let unique = format!("{version} {}", self.clock.now());
         let own = [self.end_gone(&unique), self.set_schedules(&unique)];
         self.take_own(own.into_iter().flatten().collect());
@@ -282,7 +284,7 @@ impl Router {
 
     /// Writes decisions; if the journal refuses, people are told all the same.
     fn write(&self, records: Vec<Record>) {
-        for chunk in chunks(records) {
+        for chunk in chunks(records, |group| self.rules.class(group)) {
             let decisions: Vec<Arc<Decided>> = chunk.iter().filter_map(with_actions).collect();
             let written = self.journal.submit(chunk);
             if decisions.is_empty() {
@@ -498,15 +500,64 @@ fn with_actions(record: &Record) -> Option<Arc<Decided>> {
     }
 }
 
-/// Cuts decisions into appends, never between a decision and what it emits.
-fn chunks(records: Vec<Record>) -> Vec<Vec<Record>> {
-    let mut chunks: Vec<Vec<Record>> = Vec::new();
+/// Cuts decisions into appends: never between a decision and what it emits, and always between one
+/// about an alarm and another, which a full disk must not take along.
+fn chunks(records: Vec<Record>, class: impl Fn(&[Record]) -> Class) -> Vec<Vec<Record>> {
+    let mut groups: Vec<Vec<Record>> = Vec::new();
     for record in records {
-        let full = chunks.last().is_none_or(|chunk| chunk.len() >= RECORDS_PER_APPEND_MAX);
-        match chunks.last_mut() {
-            Some(chunk) if !full || !matches!(record, Record::Decided(_)) => chunk.push(record),
-            _ => chunks.push(vec![record]),
+        match groups.last_mut() {
+            Some(group) if !matches!(record, Record::Decided(_)) => group.push(record),
+            _ => groups.push(vec![record]),
         }
     }
-    chunks
+    let mut chunks: Vec<(Class, Vec<Record>)> = Vec::new();
+    for group in groups {
+        let own = class(&group);
+        match chunks.last_mut() {
+            Some((class, chunk)) if *class == own && chunk.len() < RECORDS_PER_APPEND_MAX => {
+                chunk.extend(group);
+            }
+            _ => chunks.push((own, group)),
+        }
+    }
+    chunks.into_iter().map(|(_, chunk)| chunk).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    /// What is about an alarm here is known by its number.
+    fn decided(number: u64) -> Record {
+        Record::Decided(Arc::new(Decided { seen: Position(number), ..Decided::default() }))
+    }
+
+    fn class(group: &[Record]) -> Class {
+        match &group[0] {
+            Record::Decided(decided) if decided.seen.0 >= 100 => Class::Alarm,
+            _ => Class::Ordinary,
+        }
+    }
+
+    #[test]
+    fn decisions_are_cut_in_order_and_a_full_disk_takes_no_alarm_along() {
+        let settled = |n: u8| {
+            let id = ActionId([n; 16]);
+            Record::Settled(Settled::new(id, Outcome::Delivered, 1, Timestamp::UNIX_EPOCH))
+        };
+        let records =
+            vec![decided(1), settled(1), decided(2), decided(100), settled(2), decided(3)];
+        let cut = chunks(records, class);
+        let lengths: Vec<usize> = cut.iter().map(Vec::len).collect();
+        assert_eq!(lengths, [3, 2, 1]);
+        let seen = cut.iter().flatten().filter_map(|record| match record {
+            Record::Decided(decided) => Some(decided.seen.0),
+            _ => None,
+        });
+        assert_eq!(seen.collect::<Vec<_>>(), [1, 2, 100, 3]);
+        let many: Vec<Record> = (0..1_200).map(|_| decided(1)).collect();
+        assert_eq!(chunks(many, class).len(), 1_200usize.div_ceil(RECORDS_PER_APPEND_MAX));
+    }
 }
