@@ -36,6 +36,7 @@ use crate::delivery::push::client::{self, PushClient};
 use crate::delivery::push::endpoint::Policy;
 use crate::delivery::push::payload::Composer;
 use crate::delivery::push::vapid::{Contact, Vapid};
+use crate::disk::wants_space;
 use crate::index::Index;
 use crate::intake::Intake;
 use crate::journal::{Entry, Journal};
@@ -66,6 +67,9 @@ const DIRECT_MAX: usize = 4_096;
 /// How long pushes under way may take to be answered when the server stops; what is not answered
 /// is sent again after the restart.
 const DELIVERY_GRACE: Duration = Duration::from_secs(3);
+
+/// More than the small files take that are written at the start.
+const SMALL_BYTES: u64 = 64 << 10;
 
 /// How often a checkpoint is written and old segments are looked for, beside every new segment.
 const KEEP_HOUSE_EVERY: Duration = Duration::from_secs(3600);
@@ -177,7 +181,11 @@ impl App {
         });
         let (servers, listen, admin) = serve(&config, &face)?;
         let control = Control { admin, token: face.control_token.expose().to_string() };
-        cannot!(control.write(&store), "cannot write to {}", store.display())?;
+        let mut written = control.write(&store);
+        if written.as_ref().is_err_and(wants_space) && core.journal.make_room(SMALL_BYTES).await {
+            written = control.write(&store);
+        }
+        cannot!(written, "cannot write to {}", store.display())?;
         Ok(App { listen, admin, face, core, servers, ready, stopping, store, _lock: lock })
     }
 
@@ -221,7 +229,7 @@ impl Core {
     ) -> Result<Core, StartError> {
         let Recovered { journal, ledger, applied, undecided, latest } =
             recover(config, clock).await?;
-        let index = open_index(&config.store.path.join("index"), &journal, &ledger)?;
+        let index = open_index(&config.store.path.join("index"), &journal, &ledger).await?;
         let index = Arc::new(index);
         let (direct_in, direct) = mpsc::channel(DIRECT_MAX);
         let intake = Intake::new(journal.clone(), index.clone(), clock.clone(), direct_in);

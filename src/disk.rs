@@ -177,6 +177,11 @@ impl DiskFile for OsFile {
     }
 }
 
+/// Whether a call would have gone well with more space on the disk.
+pub fn wants_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Runs a call that waits for the disk where it holds up no other task.
 fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Syncing {
     Box::pin(async move {

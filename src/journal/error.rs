@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use crate::disk::wants_space;
 use crate::record::Position;
 
 /// Why records were not made durable. None of them is acknowledged; after
@@ -39,7 +40,7 @@ pub enum AppendError {
 impl AppendError {
     /// A failed write, told apart from a full disk.
     pub(super) fn write(error: io::Error) -> AppendError {
-        match is_full(&error) {
+        match wants_space(&error) {
             true => AppendError::DiskFull,
             false => AppendError::Write(Arc::new(error)),
         }
@@ -55,14 +56,10 @@ impl AppendError {
     pub(super) fn wants_space(&self) -> bool {
         match self {
             AppendError::DiskFull => true,
-            AppendError::Sync(error) => is_full(error),
+            AppendError::Sync(error) => wants_space(error),
             _ => false,
         }
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The journal could not be opened or cleaned up.

@@ -181,6 +181,19 @@ async fn what_frees_space_never_takes_the_alarms_half() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_gets_room_but_not_the_alarms_half() {
+    let (disk, journal, _) = full().await;
+    disk.faults(|faults| faults.space = Some(0));
+    assert!(journal.make_room(50_000).await);
+    let left = journal.reserve();
+    assert!((RESERVE / 2..RESERVE).contains(&left), "{left}");
+    while journal.make_room(50_000).await {}
+    assert_eq!(journal.reserve(), RESERVE / 2);
+    journal.close().await;
+    assert!(!journal.make_room(1).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn even_a_reserve_has_an_end() {
     let (disk, journal, _) = full().await;
     let (taken, error) = fill(&journal, ALARM).await;

@@ -31,7 +31,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use config::{Config, RESERVE_BYTES};
 pub use error::{AppendError, Damage, Flaw, JournalError};
@@ -83,6 +83,8 @@ struct Shared {
     is_full: AtomicBool,
     reserve: AtomicU64,
     judge: Mutex<Option<Judge>>,
+    /// Who wants how much of the reserve.
+    wishes: Mutex<Vec<(u64, oneshot::Sender<bool>)>>,
     followers: Mutex<Vec<mpsc::UnboundedSender<Arc<[Entry]>>>>,
     rolled: watch::Sender<Position>,
     /// Whether the writer has ended.
@@ -135,6 +137,7 @@ impl Journal {
             is_full: AtomicBool::new(false),
             reserve: AtomicU64::new(0),
             judge: Mutex::default(),
+            wishes: Mutex::default(),
             followers: Mutex::default(),
             rolled,
             ended: watch::channel(false).0,
@@ -244,6 +247,16 @@ impl Journal {
     /// How many bytes are kept for alarms; see [`Config::reserve_bytes`].
     pub fn reserve(&self) -> u64 {
         self.shared.reserve.load(Ordering::Acquire)
+    }
+
+    /// Gives up so many bytes of what is kept for alarms, for something without which there is no
+    /// start, and alarms of before a crash would not be told. Whether it did: half of all is for
+    /// alarms alone.
+    pub async fn make_room(&self, bytes: u64) -> bool {
+        let (answer, given) = oneshot::channel();
+        lock(&self.shared.wishes).push((bytes, answer));
+        self.shared.queue.work.notify_one();
+        !*self.shared.ended.borrow() && given.await.unwrap_or(false)
     }
 
     /// From now on this says which calls may have the space that is kept for alarms. Until the

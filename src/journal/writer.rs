@@ -68,6 +68,7 @@ impl Writer {
     /// Writes until all handles are gone and nothing waits.
     pub async fn run(mut self) {
         loop {
+            self.grant().await;
             if self.shared.queue.take(&mut self.batch) {
                 self.commit().await;
             } else if self.shared.queue.is_done() {
@@ -75,6 +76,8 @@ impl Writer {
                 self.reserve.stop_growing();
                 drop(self.active.take());
                 self.shared.ended.send_replace(true);
+                // Behind it, so that whoever still asks sees the one or the other.
+                lock(&self.shared.wishes).clear();
                 return;
             } else if !self.must_tend() {
                 self.idle().await;
@@ -83,6 +86,18 @@ impl Writer {
             if self.must_tend() {
                 self.tend().await;
             }
+        }
+    }
+
+    /// Gives of the reserve to whoever asked for it.
+    async fn grant(&mut self) {
+        let wishes = std::mem::take(&mut *lock(&self.shared.wishes));
+        for (bytes, answer) in wishes {
+            let floor = self.reserve.alarms_alone();
+            let given = self.reserve.stop_growing() || self.reserve.give(bytes, floor).await;
+            self.show_reserve();
+            // Whoever asked may have gone.
+            let _ = answer.send(given);
         }
     }
 
