@@ -391,6 +391,7 @@ fn start_doors(
         drivers: drivers.orders(),
         owed: ledger.owed.values().cloned().collect(),
         opened: ledger.opened.clone(),
+        commanded: ledger.commanded.values().cloned().collect(),
         since,
         clock: intake.clock().clone(),
         report: Box::new(move |event, settled| tell.conclude(event, settled)),

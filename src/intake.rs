@@ -221,8 +221,8 @@ impl Intake {
         drop(self.0.journal.submit(vec![Record::BodyRead(BodyRead { body, at })]));
     }
 
-    /// An event of Portero's own, such as `portero.rules.rejected`: trusted, since nobody else
-    /// can make one. `unique` tells one occasion from the next.
+    /// An event of Portero's own, such as `portero.rules.rejected`; see [`own_event`]. `unique` tells
+    /// one occasion from the next.
     pub fn own_event(&self, kind: &str, unique: &str, data: Map<String, Value>) -> Event {
         own_event(kind, unique, data, self.0.clock.now())
     }

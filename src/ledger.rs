@@ -3,10 +3,12 @@
 //! clock or does I/O. Applying a record twice changes nothing, so a checkpoint may overlap the
 //! records that follow it.
 
+mod audit;
 mod dead;
 mod drill;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,13 +20,14 @@ use serde_json::{Value, json};
 use crate::action::{Action, ActionId, Outcome, PhoneId, Task};
 use crate::alert::{AlertId, MessageRef, acked_by};
 use crate::builtin::drill::RULE as DRILL_RULE;
-use crate::door::{Opening, RATE_PER_MAX, RATE_TIMES_MAX};
+use crate::door::{CONFIRMED, Opening, RATE_PER_MAX, RATE_TIMES_MAX, UNCONFIRMED};
 use crate::event::{Event, EventId};
 use crate::record::{
     Checkpoint, Decided, PhoneChange, Position, Receipt, Record, Settled, Shown, Subscription,
 };
 use crate::rules::Memory;
 
+pub use audit::Audit;
 pub use dead::{DEAD_MAX, DeadLetter, DeadLetters, Sent, is_letter};
 pub use drill::Drill;
 
@@ -53,6 +56,12 @@ pub struct Ledger {
     /// restarts.
     #[serde(default)]
     pub opened: BTreeMap<String, VecDeque<Timestamp>>,
+    /// What happened at doors.
+    #[serde(default)]
+    pub audit: Audit,
+    /// Openings that were commanded, by door, and when; the door has not yet said that it opened.
+    #[serde(default)]
+    pub commanded: BTreeMap<String, (Action, Timestamp)>,
     /// What systems gave and will not give again, and nobody has read yet.
     #[serde(default)]
     pub unread: BTreeMap<EventId, Unread>,
@@ -219,8 +228,18 @@ impl Ledger {
                 self.unread.insert(body.id, unread);
             }
             Record::BodyRead(read) => drop(self.unread.remove(&read.body)),
-            Record::Seen(_) | Record::Quarantined(_) | Record::Checkpoint(_) | Record::Keys(_) => {}
+            Record::Seen(event) => drop(self.seen(event)),
+            Record::Quarantined(_) | Record::Checkpoint(_) | Record::Keys(_) => {}
         }
+    }
+
+    /// Takes in an event for what it says of a door; whether it did.
+    pub fn seen(&mut self, event: &Arc<Event>) -> bool {
+        let is_last = [CONFIRMED, UNCONFIRMED].contains(&event.kind.as_str());
+        if let Some(door) = event.subject.as_ref().filter(|_| is_last) {
+            self.commanded.remove(door);
+        }
+        self.audit.take(event)
     }
 
     /// Whether the event at `position` still waits for the rules.
@@ -291,7 +310,7 @@ impl Ledger {
         }
         let phone = match &action.task {
             Task::Push { phone, .. } => phone,
-            Task::Open(wish) => return self.opened(wish, settled),
+            Task::Open(wish) => return self.opened(wish, &action, settled),
             Task::Emit(_) | Task::Command(_) => return,
         };
         let Some(phone) = self.phones.get_mut(phone) else { return };
@@ -314,9 +333,13 @@ impl Ledger {
     }
 
     /// A door was told to open, if it was.
-    fn opened(&mut self, wish: &Opening, settled: &Settled) {
+    fn opened(&mut self, wish: &Opening, action: &Action, settled: &Settled) {
         if matches!(settled.outcome, Outcome::Refused { .. }) {
             return;
+        }
+        self.commanded.remove(&wish.door);
+        if settled.outcome.is_delivered() {
+            self.commanded.insert(wish.door.clone(), (action.clone(), settled.at));
         }
         let opened = self.opened.entry(wish.door.clone()).or_default();
         opened.push_back(settled.at);

@@ -74,6 +74,8 @@ pub struct View {
     pub alerts: Vec<(AlertId, Alert)>,
     /// What somebody was to be told and was not, the newest first.
     pub dead: Vec<Arc<DeadLetter>>,
+    /// What happened at doors, the newest first.
+    pub audit: Vec<Arc<Event>>,
 }
 
 impl View {
@@ -162,6 +164,7 @@ impl Router {
             match &entry.record {
                 Record::Seen(event) => {
                     seen += 1;
+                    changed |= self.ledger.seen(event);
                     self.decide(entry.position, event, &mut records);
                 }
                 Record::Decided(decided) => {
@@ -468,7 +471,8 @@ impl Router {
         let mut alerts: Vec<_> = alerts.map(|(id, alert)| (id, alert.clone())).collect();
         alerts.sort_by_key(|(_, alert)| std::cmp::Reverse(alert.begun));
         let dead = self.ledger.dead.newest_first();
-        self.view.send_replace(Arc::new(View { phones, sessions, links, alerts, dead }));
+        let audit = self.ledger.audit.newest_first();
+        self.view.send_replace(Arc::new(View { phones, sessions, links, alerts, dead, audit }));
     }
 }
 

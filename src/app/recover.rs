@@ -123,6 +123,11 @@ impl Folded {
         if entry.position < as_of && !matches!(entry.record, Record::Seen(_)) {
             return;
         }
+        if let Record::Seen(event) = &entry.record
+            && entry.position >= as_of
+        {
+            self.ledger.seen(event);
+        }
         match &entry.record {
             Record::Seen(event) if self.ledger.awaits_decision(entry.position) => {
                 self.undecided.push_back((entry.position, event.clone()));

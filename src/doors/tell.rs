@@ -16,7 +16,7 @@ pub const DENIED: &str = "portero.door.denied";
 /// A door reports open without a command of ours.
 pub const OPENED_ELSEWHERE: &str = "portero.door.opened_elsewhere";
 /// All events about doors begin like this.
-pub const PREFIX: &str = "portero.door.";
+pub use crate::door::EVENTS as PREFIX;
 
 /// Named as the rule in the journal and on the page.
 pub const PRESS_RULE: &str = "door by hand (built in)";
@@ -104,7 +104,8 @@ pub fn denied(
     let mut event = pressed(door, by, about, unique, now);
     event.kind = DENIED.into();
     event.id = EventId::derive(["portero", DENIED, unique]);
-    event.trust = Trust::Fresh;
+    // Whoever has no right can cause it at will.
+    event.trust = Trust::Unverified;
     event.data.insert("why".into(), why.into());
     event
 }

@@ -37,6 +37,7 @@ mod steps;
 mod tell;
 mod timers;
 pub mod types;
+mod vouch;
 mod wait;
 
 pub use alerts::{ALERTS_MAX, Alert, Alerts, Reached, Told};

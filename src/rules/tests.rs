@@ -578,3 +578,24 @@ fn whoever_reads_the_message_that_an_alert_sent_has_it_in_hand() {
     assert!(memory.timers().is_empty());
     assert!(decide(&rules, &read(77), &memory, noon()).acked.is_empty());
 }
+
+#[test]
+fn a_rule_that_might_have_stopped_it_and_did_not_lowers_what_follows() {
+    let rules = load(
+        "rules:\n  - { name: guard, when: { type: fibaro.button }, if: state('a') == 1, do: [ stop ] }\n  - { name: other, when: { type: fibaro.button }, if: state('b') == 1, do: [ set: { c: 1 } ] }\n  - { name: rest, when: { type: fibaro.button }, do: [ emit: { type: house.rang } ] }\n",
+    );
+    let press =
+        Arc::new(Event { trust: Trust::Fresh, ..(*event("fibaro.button", json!({}))).clone() });
+    let emitted = |a: Trust, b: Trust| {
+        let mut memory = memory();
+        for (path, trust) in [("a", a), ("b", b)] {
+            memory.set_state(path, StateEntry { value: json!(0), trust, at: noon() });
+        }
+        match &decide(&rules, &press, &memory, noon()).actions[0].task {
+            Task::Emit(event) => event.trust,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(emitted(Trust::Human, Trust::Authentic), Trust::Fresh);
+    assert_eq!(emitted(Trust::Authentic, Trust::Human), Trust::Authentic);
+}

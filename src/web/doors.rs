@@ -2,6 +2,8 @@
 //! own and takes the same way as everything else; here it is only checked who presses and what for,
 //! and the answer waits for the end. A press in vain is an event, too.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -64,9 +66,19 @@ async fn list(me: Me, face: web::Data<Face>) -> HttpResponse {
     let may = |event: &Event| {
         event.subject.as_deref().is_some_and(|door| house.may(&me.phone.person, door))
     };
-    let told = face.timeline.told(tell::PREFIX, AUDIT_MAX, may);
-    let audit: Vec<Value> = told.iter().map(|event| line(event)).collect();
+    let audit: Vec<Value> = told(&face, may).iter().map(|event| line(event)).collect();
     HttpResponse::Ok().json(json!({ "doors": doors, "audit": audit }))
+}
+
+/// What happened at doors, the newest first: what is remembered, and what could not be written.
+fn told(face: &Face, may: impl Fn(&Event) -> bool) -> Vec<Arc<Event>> {
+    let mut all = face.view.borrow().audit.clone();
+    let kept: HashSet<EventId> = all.iter().map(|event| event.id).collect();
+    all.extend(face.timeline.told(tell::PREFIX, AUDIT_MAX, |event| !kept.contains(&event.id)));
+    all.sort_by_key(|event| std::cmp::Reverse(event.received));
+    all.retain(|event| may(event));
+    all.truncate(AUDIT_MAX);
+    all
 }
 
 fn shown(door: &Door) -> Value {

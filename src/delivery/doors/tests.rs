@@ -45,6 +45,7 @@ fn scene(owed: Vec<Action>) -> Scene {
     let drivers = ["fibaro/gate", "vms/block"].map(|to| (to.to_string(), orders.clone()));
     let doors = Doors::start(Setup {
         opened: Default::default(),
+        commanded: Vec::new(),
         doors: Arc::new(house()),
         drivers: drivers.into(),
         owed,
