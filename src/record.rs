@@ -57,6 +57,18 @@ pub enum Record {
     BodyRead(BodyRead),
 }
 
+/// What claim a record has on the space that is kept for alarms, when the disk is full; the least
+/// first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// None: it is refused.
+    Ordinary,
+    /// On a part of it: what Portero must write to know what it has done, and to free space.
+    Keeping,
+    /// On all of it.
+    Alarm,
+}
+
 /// What the rules made of one event.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Decided {

@@ -3,8 +3,9 @@
 //! delivery. It owns the ledger; everybody else sees a [`View`] of it.
 
 mod backlog;
+mod view;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Map, json};
@@ -13,8 +14,9 @@ use tokio::time::Instant;
 
 pub use backlog::Backlog;
 use backlog::Work;
+pub use view::View;
 
-use crate::action::{Action, ActionId, Outcome, PhoneId, Task};
+use crate::action::{Action, ActionId, Outcome, Task};
 use crate::alert::AlertId;
 use crate::builtin;
 use crate::clock::Clock;
@@ -26,10 +28,10 @@ use crate::event::Event;
 use crate::event::Heard;
 use crate::intake::{Direct, Intake};
 use crate::journal::{Entry, Journal};
-use crate::ledger::{DeadLetter, Ledger, Phone};
+use crate::ledger::Ledger;
 use crate::phones::{Ask, Denied, plan};
-use crate::record::{Decided, KnownChange, Position, Receipt, Record, Settled};
-use crate::rules::{Alert, RuleSet};
+use crate::record::{Class, Decided, KnownChange, Position, Receipt, Record, Settled};
+use crate::rules::RuleSet;
 use crate::telemetry;
 use crate::timer::{GONE_EVENT, SCHEDULE_SET_EVENT, Timer};
 use crate::waits::Waits;
@@ -67,30 +69,6 @@ pub enum Ack {
     Alert(AlertId),
     /// The alert that this notification belongs to.
     Told(ActionId),
-}
-
-/// What the page, the webhooks and the command line may see of the ledger.
-#[derive(Debug, Default)]
-pub struct View {
-    /// All phones.
-    pub phones: Vec<(PhoneId, Phone)>,
-    /// Session fingerprints and whose they are.
-    pub sessions: HashMap<String, PhoneId>,
-    /// Systems by source, with what is known of their connection (`<source>/link`).
-    pub links: Vec<(String, serde_json::Value)>,
-    /// Alerts, the newest first.
-    pub alerts: Vec<(AlertId, Alert)>,
-    /// What somebody was to be told and was not, the newest first.
-    pub dead: Vec<Arc<DeadLetter>>,
-    /// What happened at doors, the newest first.
-    pub audit: Vec<Arc<Event>>,
-}
-
-impl View {
-    /// The phone of this id.
-    pub fn phone(&self, id: &PhoneId) -> Option<&Phone> {
-        self.phones.iter().find(|(other, _)| other == id).map(|(_, phone)| phone)
-    }
 }
 
 /// What the router is made of; `app` fills it.
@@ -270,6 +248,8 @@ impl Router {
     /// Rules came into force: waits of those that are no more end, and what the new ones wait for
     /// begins. In this order: together they are one append.
     fn rules_in_force(&self, version: &str) {
+        let rules = self.rules.clone();
+        self.journal.set_judge(move |records| rules.class(records));
         let unique = format!("{version} {}", self.clock.now());
         let own = [self.end_gone(&unique), self.set_schedules(&unique)];
         self.take_own(own.into_iter().flatten().collect());
@@ -318,7 +298,7 @@ impl Router {
 
     /// Writes decisions; if the journal refuses, people are told all the same.
     fn write(&self, records: Vec<Record>) {
-        for chunk in chunks(records) {
+        for chunk in chunks(records, |group| self.rules.class(group)) {
             let decisions: Vec<Arc<Decided>> = chunk.iter().filter_map(with_actions).collect();
             let written = self.journal.submit(chunk);
             if decisions.is_empty() {
@@ -491,23 +471,7 @@ impl Router {
     }
 
     fn show(&self) {
-        let phones: Vec<_> =
-            self.ledger.phones.iter().map(|(id, phone)| (id.clone(), phone.clone())).collect();
-        let sessions = phones
-            .iter()
-            .filter_map(|(id, phone)| Some((phone.session.clone()?, id.clone())))
-            .collect();
-        let known = self.ledger.memory.known().iter();
-        let links = known
-            .filter_map(|(path, entry)| Some((path.strip_suffix("/link")?, &entry.value)))
-            .map(|(source, link)| (source.to_string(), link.clone()))
-            .collect();
-        let alerts = self.ledger.memory.alerts().iter();
-        let mut alerts: Vec<_> = alerts.map(|(id, alert)| (id, alert.clone())).collect();
-        alerts.sort_by_key(|(_, alert)| std::cmp::Reverse(alert.begun));
-        let dead = self.ledger.dead.newest_first();
-        let audit = self.ledger.audit.newest_first();
-        self.view.send_replace(Arc::new(View { phones, sessions, links, alerts, dead, audit }));
+        self.view.send_replace(Arc::new(View::of(&self.ledger)));
     }
 }
 
@@ -539,15 +503,64 @@ fn with_actions(record: &Record) -> Option<Arc<Decided>> {
     }
 }
 
-/// Cuts decisions into appends, never between a decision and what it emits.
-fn chunks(records: Vec<Record>) -> Vec<Vec<Record>> {
-    let mut chunks: Vec<Vec<Record>> = Vec::new();
+/// Cuts decisions into appends: never between a decision and what it emits, and always between one
+/// about an alarm and another, which a full disk must not take along.
+fn chunks(records: Vec<Record>, class: impl Fn(&[Record]) -> Class) -> Vec<Vec<Record>> {
+    let mut groups: Vec<Vec<Record>> = Vec::new();
     for record in records {
-        let full = chunks.last().is_none_or(|chunk| chunk.len() >= RECORDS_PER_APPEND_MAX);
-        match chunks.last_mut() {
-            Some(chunk) if !full || !matches!(record, Record::Decided(_)) => chunk.push(record),
-            _ => chunks.push(vec![record]),
+        match groups.last_mut() {
+            Some(group) if !matches!(record, Record::Decided(_)) => group.push(record),
+            _ => groups.push(vec![record]),
         }
     }
-    chunks
+    let mut chunks: Vec<(Class, Vec<Record>)> = Vec::new();
+    for group in groups {
+        let own = class(&group);
+        match chunks.last_mut() {
+            Some((class, chunk)) if *class == own && chunk.len() < RECORDS_PER_APPEND_MAX => {
+                chunk.extend(group);
+            }
+            _ => chunks.push((own, group)),
+        }
+    }
+    chunks.into_iter().map(|(_, chunk)| chunk).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    /// What is about an alarm here is known by its number.
+    fn decided(number: u64) -> Record {
+        Record::Decided(Arc::new(Decided { seen: Position(number), ..Decided::default() }))
+    }
+
+    fn class(group: &[Record]) -> Class {
+        match &group[0] {
+            Record::Decided(decided) if decided.seen.0 >= 100 => Class::Alarm,
+            _ => Class::Ordinary,
+        }
+    }
+
+    #[test]
+    fn decisions_are_cut_in_order_and_a_full_disk_takes_no_alarm_along() {
+        let settled = |n: u8| {
+            let id = ActionId([n; 16]);
+            Record::Settled(Settled::new(id, Outcome::Delivered, 1, Timestamp::UNIX_EPOCH))
+        };
+        let records =
+            vec![decided(1), settled(1), decided(2), decided(100), settled(2), decided(3)];
+        let cut = chunks(records, class);
+        let lengths: Vec<usize> = cut.iter().map(Vec::len).collect();
+        assert_eq!(lengths, [3, 2, 1]);
+        let seen = cut.iter().flatten().filter_map(|record| match record {
+            Record::Decided(decided) => Some(decided.seen.0),
+            _ => None,
+        });
+        assert_eq!(seen.collect::<Vec<_>>(), [1, 2, 100, 3]);
+        let many: Vec<Record> = (0..1_200).map(|_| decided(1)).collect();
+        assert_eq!(chunks(many, class).len(), 1_200usize.div_ceil(RECORDS_PER_APPEND_MAX));
+    }
 }
