@@ -192,8 +192,7 @@ impl Client {
             Output::Bad(reason, raw) => self.link.bad(reason, raw),
             Output::Mended(what) => {
                 let source = &self.link.source;
-                metrics::counter!("portero_emm_mended_total", "source" => source.clone())
-                    .increment(1);
+                metrics::counter!("portero_mended_total", "source" => source.clone()).increment(1);
                 tracing::info!(source, what);
             }
             Output::Reply(n, reply) => {

@@ -1,10 +1,14 @@
 //! Reads JSON that is not quite JSON, as the vendor's own samples and source print it: commas
 //! missing or too many, closers in the wrong order, and a writer that lost one key so that
-//! everything after it pairs wrongly. Strict JSON never comes here. Pure; says what it mended.
+//! everything after it pairs wrongly. Strict JSON never comes here, and what can go wrong with
+//! single texts and numbers was mended before, by [`crate::systems::json`]. Pure; says what it
+//! mended.
 
 use std::fmt;
 
 use serde_json::{Map, Value};
+
+use crate::systems::json::Mends;
 
 /// The deepest nesting that is read; notifications have four levels.
 const DEPTH_MAX: usize = 32;
@@ -49,6 +53,8 @@ pub struct Fixes {
     pub realigned: bool,
     /// Control characters or bare words stood where a text belongs.
     pub texts: bool,
+    /// Numbers that cannot be kept became `null`.
+    pub numbers: bool,
     /// The text ends early: what was cut off is left out.
     pub cut: bool,
 }
@@ -60,6 +66,7 @@ impl fmt::Display for Fixes {
             (self.closers, "closers"),
             (self.realigned, "keys"),
             (self.texts, "texts"),
+            (self.numbers, "numbers"),
             (self.cut, "cut off"),
         ];
         let named: Vec<_> = all.iter().filter(|(is, _)| *is).map(|(_, name)| *name).collect();
@@ -67,9 +74,16 @@ impl fmt::Display for Fixes {
     }
 }
 
-/// The value that was meant, if that can be told. Several values in a row become a list.
-pub fn repair(text: &str) -> Option<(Value, Fixes)> {
-    let mut fixes = Fixes::default();
+impl From<Mends> for Fixes {
+    fn from(Mends { commas, texts, numbers }: Mends) -> Fixes {
+        Fixes { commas, texts, numbers, ..Fixes::default() }
+    }
+}
+
+/// The value that was meant, if that can be told. Several values in a row become a list. The text
+/// and what was mended in it so far are as [`crate::systems::json::mend`] left them.
+pub fn repair(text: &str, mends: Mends) -> Option<(Value, Fixes)> {
+    let mut fixes = Fixes::from(mends);
     let tokens = tokens(text, &mut fixes)?;
     let mut reader = Reader { tokens: tokens.into_iter().peekable(), fixes };
     let mut values = Vec::new();
@@ -122,7 +136,7 @@ fn tokens(text: &str, fixes: &mut Fixes) -> Option<Vec<Token>> {
                     fixes.cut = true;
                     return Some(found);
                 };
-                found.push(Token::Scalar(quoted(text.get(at..end)?, fixes)?));
+                found.push(Token::Scalar(serde_json::from_str(text.get(at..end)?).ok()?));
                 at = end;
                 continue;
             }
@@ -161,25 +175,6 @@ fn end_of_text(bytes: &[u8], mut at: usize) -> Option<usize> {
 fn end_of_word(bytes: &[u8], at: usize) -> usize {
     let ends = |byte: &u8| b" \t\r\n{}[],:\"".contains(byte);
     bytes[at..].iter().position(ends).map_or(bytes.len(), |length| at + length)
-}
-
-/// A text in its quotes; line ends and other control characters in it are taken as they are.
-fn quoted(text: &str, fixes: &mut Fixes) -> Option<Value> {
-    if let Ok(value) = serde_json::from_str(text) {
-        return Some(value);
-    }
-    fixes.texts = true;
-    let mut escaped = String::with_capacity(text.len() + 16);
-    for char in text.chars() {
-        if char.is_control() {
-            escaped.push_str(&format!("\\u{:04x}", u32::from(char)));
-        } else {
-            escaped.push(char);
-        }
-    }
-    let strict = serde_json::from_str(&escaped).ok();
-    // A backslash that escapes nothing stands for itself.
-    strict.or_else(|| serde_json::from_str(&escaped.replace('\\', "\\\\")).ok())
 }
 
 /// A number, `true`, `false`, `null`, or a word that lost its quotes (`"tone": A`).
@@ -323,6 +318,11 @@ mod tests {
 
     use super::*;
 
+    fn repair(text: &str) -> Option<(Value, Fixes)> {
+        let (text, mends) = crate::systems::json::mend(text.as_bytes());
+        super::repair(&text, mends)
+    }
+
     fn mend(text: &str) -> (Value, String) {
         let (value, fixes) = repair(text).unwrap_or_else(|| panic!("not repaired: {text}"));
         (value, fixes.to_string())
@@ -338,6 +338,9 @@ mod tests {
         assert_eq!(fixes, "commas");
         assert_eq!(mend("{\"id\": 1}, {\"id\": 2}").0, json!([{ "id": 1 }, { "id": 2 }]));
         assert_eq!(mend("{\"tone\": A, \"m\": \"two\nlines \\q\"}").1, "texts");
+        let (value, fixes) = mend("{\"id\": 1 \"text\": \"\\ud83d \\\" \\q\", \"n\": 1e400}");
+        assert_eq!(value, json!({ "id": 1, "text": "\u{fffd} \" \\q", "n": null }));
+        assert_eq!(fixes, "commas, texts, numbers");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use url::Url;
 
 use crate::secret::Secret;
 use crate::systems::http::{Answer, Ask, Content};
+use crate::systems::json::{self, Mends};
 
 /// Homes of one account that are looked at; a person has a few.
 pub const HOMES_MAX: usize = 32;
@@ -83,14 +84,21 @@ pub struct Token {
     pub scopes: Vec<String>,
 }
 
-/// Reads any answer.
-pub fn read(answer: &Answer) -> Read {
+/// Reads any answer, and says what was mended in it: a pair of tokens that is not read is lost.
+pub fn read(answer: &Answer) -> (Read, Mends) {
+    match json::value(&answer.body) {
+        Ok((value, mends)) => (meant(answer, Some(value)), mends),
+        Err(_) => (meant(answer, None), Mends::default()),
+    }
+}
+
+fn meant(answer: &Answer, value: Option<Value>) -> Read {
     let status = answer.status;
-    let value = match serde_json::from_slice::<Value>(&answer.body) {
-        Ok(value) => value,
+    let value = match value {
+        Some(value) => value,
         // These say enough by themselves; what stands before Netatmo says them with a web page.
-        Err(_) if [404, 410, 429].contains(&status) => return Read::Refused(Refusal::bare(answer)),
-        Err(_) => return Read::Strange(strange(answer)),
+        None if [404, 410, 429].contains(&status) => return Read::Refused(Refusal::bare(answer)),
+        None => return Read::Strange(strange(answer)),
     };
     let Value::Object(fields) = value else { return Read::Strange(strange(answer)) };
     if let Some(refusal) = refusal(answer, &fields) {
@@ -370,7 +378,7 @@ mod tests {
     }
 
     fn about(status: u16, body: &str) -> Option<About> {
-        match read(&answer(status, body)) {
+        match read(&answer(status, body)).0 {
             Read::Refused(refusal) => Some(refusal.about()),
             _ => None,
         }
@@ -395,7 +403,7 @@ mod tests {
             assert_eq!(about(status, body), Some(expected), "{status} {body}");
         }
         for (status, body) in [(502, "<html>"), (200, ""), (200, "[]"), (403, "Forbidden")] {
-            assert!(matches!(read(&answer(status, body)), Read::Strange(_)), "{status} {body}");
+            assert!(matches!(read(&answer(status, body)).0, Read::Strange(_)), "{status} {body}");
         }
     }
 
@@ -415,8 +423,17 @@ mod tests {
     }
 
     #[test]
+    fn a_new_pair_is_not_lost_for_a_number_or_a_comma_beside_it() {
+        for beside in [r#""time_exec":1e400"#, r#""expires_in":10800,"#] {
+            let body = format!(r#"{{"access_token":"a","refresh_token":"r",{beside}}}"#);
+            let (Read::Good(fields), mends) = read(&answer(200, &body)) else { panic!("{body}") };
+            assert!(mends.any() && token(&fields).unwrap().refresh.is_some(), "{body}");
+        }
+    }
+
+    #[test]
     fn nothing_of_a_strange_answer_is_quoted() {
-        let Read::Strange(why) = read(&answer(200, r#"["secret-token"]"#)) else { panic!() };
+        let (Read::Strange(why), _) = read(&answer(200, r#"["secret-token"]"#)) else { panic!() };
         assert_eq!(why, "HTTP 200 with JSON of another kind (16 bytes)");
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Now, Output, Pending, Purpose, Session, asked_wait, refused};
 use crate::secret::{Secret, fingerprint};
 use crate::systems::http::{Answer, Fault};
+use crate::systems::link::mended;
 use crate::systems::vms::Config;
 use crate::systems::vms::wire::token::{Full, full, token};
 use crate::systems::vms::wire::{self, refusal::Refusal};
@@ -104,6 +105,7 @@ impl Session {
             // Its body is not kept: it may hold the token in a form that was not expected.
             return self.login_failed("the login brought no token".into(), None, now, out);
         };
+        mended(&self.source, got.mends);
         self.kept.token = Some(got.token);
         self.kept.own(got.session);
         self.token_is_new = true;

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::text;
 use crate::secret::Secret;
+use crate::systems::json::{self, Mends};
 
 /// A session that was opened for us.
 #[derive(Clone)]
@@ -14,6 +15,8 @@ pub struct Token {
     pub token: Secret,
     /// The session's id, by which it can be ended at the next login.
     pub session: Option<String>,
+    /// What was mended to read it.
+    pub mends: Mends,
 }
 
 /// The sessions of an account that has no room for another.
@@ -30,15 +33,15 @@ const ID_NAMES: [&str; 3] = ["id", "session_id", "access_token_id"];
 
 /// Reads the answer to a login that went well; nothing if there is no token in it.
 pub fn token(bytes: &[u8]) -> Option<Token> {
-    let answer: Value = serde_json::from_slice(bytes).ok()?;
+    let (answer, mends) = json::value(bytes).ok()?;
     let token = answer.get("access_token")?.as_str().filter(|token| !token.is_empty())?;
     let session = answer.get("user").and_then(|user| text(user.get("access_token_id")?));
-    Some(Token { token: Secret::new(token), session })
+    Some(Token { token: Secret::new(token), session, mends })
 }
 
 /// Reads the answer 419 in both its shapes: an object with `sessions`, or the bare array.
 pub fn full(bytes: &[u8]) -> Full {
-    let Ok(answer) = serde_json::from_slice::<Value>(bytes) else { return Full::default() };
+    let Ok((answer, _)) = json::value(bytes) else { return Full::default() };
     let limit = answer.get("sessions_limit").and_then(super::number);
     let listed = match &answer {
         Value::Array(listed) => listed,

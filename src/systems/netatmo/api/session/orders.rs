@@ -277,7 +277,7 @@ impl Session {
                 return out.push(Output::Reply(number, Reply::Unknown(why)));
             }
         };
-        let reply = match wire::read(&answer) {
+        let reply = match self.read(&answer) {
             Read::Good(fields) => self.good(&job, &fields, now, out),
             Read::Refused(refusal) => match self.refused(job, &refusal, now, out) {
                 Some(reply) => reply,

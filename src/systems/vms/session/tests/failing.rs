@@ -185,3 +185,22 @@ fn a_token_refused_for_two_questions_is_replaced_once() {
     }
     assert!(play.asks.is_empty() && play.downs().is_empty());
 }
+
+#[test]
+fn one_bad_byte_or_number_in_one_call_hides_no_ring() {
+    let listed: [&[u8]; 4] = [
+        b"{\"id\":1,\"status\":\"missed\",\"note\":\"caf\xe9\"}",
+        br#"{"id":1,"status":"missed","note":"\ud83d"}"#,
+        br#"{"id":1,"status":"missed","note":NaN}"#,
+        br#"{"id":1,"status":"missed","note":1e400,}"#,
+    ];
+    for odd in listed {
+        let mut play = begun();
+        play.wait(5);
+        let ring = call(2, "ring", "2026-11-21 12:00:04").to_string();
+        let body = [b"{\"data\":[", ring.as_bytes(), b",", odd, b"]}"].concat();
+        play.answer_bytes("/calls", 200, &body);
+        assert!(!play.said.iter().any(|output| matches!(output, Output::Bad { .. })));
+        assert_eq!(play.kinds(), ["vms.ring"], "{}", String::from_utf8_lossy(odd));
+    }
+}
