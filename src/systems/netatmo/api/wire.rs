@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use crate::secret::Secret;
-use crate::systems::http::{Answer, Ask, Content};
+use crate::systems::http::{self, Answer, Ask, Content};
 use crate::systems::json::{self, Mends};
 
 /// Homes of one account that are looked at; a person has a few.
@@ -207,6 +207,7 @@ pub fn token(fields: &Map<String, Value>) -> Result<Token, &'static str> {
     let text =
         |name| fields.get(name).and_then(Value::as_str).filter(|text| !text.trim().is_empty());
     let access = text("access_token").ok_or("it has no access token")?;
+    let access = http::token(access).ok_or("its access token is none that a header can carry")?;
     let lives = ["expires_in", "expire_in"].iter().find_map(|name| whole(fields.get(*name)?));
     let [least, most] = TOKEN_LIVES_S_LIMITS;
     let lives = lives.unwrap_or(TOKEN_LIVES_S).clamp(least, most);
@@ -218,11 +219,18 @@ pub fn token(fields: &Map<String, Value>) -> Result<Token, &'static str> {
         _ => Vec::new(),
     };
     Ok(Token {
-        access: Secret::new(access),
-        refresh: text("refresh_token").map(Secret::new),
+        access,
+        refresh: refresh(fields),
         lives: Duration::from_secs(lives.unsigned_abs()),
         scopes,
     })
+}
+
+/// The refresh token of an answer. It goes into a form, which carries anything, but is no longer
+/// than its letters.
+pub fn refresh(fields: &Map<String, Value>) -> Option<Secret> {
+    let text = fields.get("refresh_token").and_then(Value::as_str).map(str::trim);
+    text.filter(|text| !text.is_empty()).map(Secret::new)
 }
 
 /// The homes of a `homesdata` answer; none if it is not one.
@@ -420,6 +428,10 @@ mod tests {
         assert_eq!((second.lives.as_secs(), second.scopes.len()), (60, 3));
         assert!(second.refresh.is_none());
         assert_eq!(read(r#"{"access_token":""}"#).unwrap_err(), "it has no access token");
+        let odd = read(r#"{"access_token":"a\nb","refresh_token":"r"}"#).unwrap_err();
+        assert_eq!(odd, "its access token is none that a header can carry");
+        let trimmed = read(r#"{"access_token":"a\n","refresh_token":"r\n"}"#).unwrap();
+        assert_eq!((trimmed.access.expose(), trimmed.refresh.unwrap().expose().len()), ("a", 1));
     }
 
     #[test]

@@ -68,7 +68,14 @@ impl Session {
                     out.push(Output::Keep(self.oauth.kept().clone()));
                     Ok(())
                 }
-                Err(why) => Err(strange(self, why.to_string(), out)),
+                Err(why) => {
+                    // The refresh token of before is dead: the next renewal needs this one.
+                    if let Some(refresh) = wire::refresh(&fields).filter(|_| !by_person) {
+                        self.oauth.rotated(refresh);
+                        out.push(Output::Keep(self.oauth.kept().clone()));
+                    }
+                    Err(strange(self, why.to_string(), out))
+                }
             },
             Read::Refused(refusal) => {
                 // An error is a word or a sentence of Netatmo's; a token in it is left out.

@@ -204,3 +204,23 @@ fn one_bad_byte_or_number_in_one_call_hides_no_ring() {
         assert_eq!(play.kinds(), ["vms.ring"], "{}", String::from_utf8_lossy(odd));
     }
 }
+
+#[test]
+fn a_token_that_cannot_be_sent_is_no_login_and_is_not_gone_on_with() {
+    let mut play = Play::new(&[180]);
+    play.answer(
+        "/token",
+        200,
+        json!({ "access_token": "T\u{e9}", "user": { "access_token_id": 7 } }),
+    );
+    assert_eq!(play.downs(), ["the login brought no token that can be sent"]);
+    assert!(play.said.iter().any(|o| matches!(o, Output::Bad { raw, .. } if raw.is_empty())));
+    assert_eq!(play.kept.sessions, ["7"]);
+    play.wait(5);
+    play.answer("/token", 200, json!({ "access_token": "T2\n" }));
+    assert_eq!(play.answer("/calls", 200, calls(&[])).bearer.unwrap().expose(), "T2");
+    // One of an earlier run.
+    let kept = Kept { token: Some(Secret::new("a\nb")), ..play.kept };
+    let again = Play::again(&[180], BTreeMap::new(), kept, NOON);
+    assert_eq!(again.asks[0].1.url.path(), "/api/v1/token");
+}
