@@ -13,6 +13,12 @@ use crate::systems::json::Mends;
 /// The deepest nesting that is read; notifications have four levels.
 const DEPTH_MAX: usize = 32;
 
+/// A longer text is not repaired: a thousand notifications, far more than an EMM keeps for a user.
+const BYTES_MAX: usize = 1024 * 1024;
+
+/// A text with more faults is not what anybody meant: ten in each of a thousand notifications.
+const FAULTS_MAX: usize = 10_000;
+
 /// From this depth on an object that the end of the text cut off is left out instead of being
 /// believed: the outermost object is 0, the list of notifications 1, a notification 2.
 const BELIEVED_DEPTH: usize = 2;
@@ -57,6 +63,27 @@ pub struct Fixes {
     pub numbers: bool,
     /// The text ends early: what was cut off is left out.
     pub cut: bool,
+    /// How many faults of commas, closers and words were met so far.
+    faults: usize,
+}
+
+impl Fixes {
+    /// Notes faults of commas; none if there are too many by now.
+    fn commas(&mut self, faults: usize) -> Option<()> {
+        self.commas |= faults > 0;
+        self.count(faults)
+    }
+
+    /// The same for closers.
+    fn closers(&mut self, faults: usize) -> Option<()> {
+        self.closers |= faults > 0;
+        self.count(faults)
+    }
+
+    fn count(&mut self, faults: usize) -> Option<()> {
+        self.faults = self.faults.saturating_add(faults);
+        (self.faults <= FAULTS_MAX).then_some(())
+    }
 }
 
 impl fmt::Display for Fixes {
@@ -81,8 +108,12 @@ impl From<Mends> for Fixes {
 }
 
 /// The value that was meant, if that can be told. Several values in a row become a list. The text
-/// and what was mended in it so far are as [`crate::systems::json::mend`] left them.
+/// and what was mended in it so far are as [`crate::systems::json::mend`] left them. The time and
+/// the memory that it takes grow with the length, which is bounded, and with nothing else.
 pub fn repair(text: &str, mends: Mends) -> Option<(Value, Fixes)> {
+    if text.len() > BYTES_MAX {
+        return None;
+    }
     let mut fixes = Fixes::from(mends);
     let tokens = tokens(text, &mut fixes)?;
     let mut reader = Reader { tokens: tokens.into_iter().peekable(), fixes };
@@ -91,8 +122,8 @@ pub fn repair(text: &str, mends: Mends) -> Option<(Value, Fixes)> {
         match reader.tokens.next() {
             None => break,
             Some(Token::Open(kind)) => values.extend(reader.container(kind, 0)?),
-            Some(Token::Close) => reader.fixes.closers = true,
-            Some(Token::Comma) => reader.fixes.commas = true,
+            Some(Token::Close) => reader.fixes.closers(1)?,
+            Some(Token::Comma) => reader.fixes.commas(1)?,
             // Words alone are a message for people.
             Some(Token::Scalar(_) | Token::Colon) => return None,
         }
@@ -151,7 +182,7 @@ fn tokens(text: &str, fixes: &mut Fixes) -> Option<Vec<Token>> {
             Token::Open(kind) => open.push(kind),
             Token::Close => {
                 let wanted = if *byte == b'}' { Kind::Object } else { Kind::List };
-                fixes.closers |= open.pop() != Some(wanted);
+                fixes.closers(usize::from(open.pop() != Some(wanted)))?;
             }
             _ => {}
         }
@@ -183,6 +214,7 @@ fn bare(word: &str, fixes: &mut Fixes) -> Option<Value> {
         return Some(value);
     }
     fixes.texts = true;
+    fixes.count(1)?;
     let is_word = word.chars().all(|c| c.is_alphanumeric() || "_-+./*".contains(c));
     is_word.then(|| Value::from(word))
 }
@@ -218,7 +250,7 @@ impl Reader {
                     pieces.extend(self.container(kind, depth + 1)?.map(Piece::Value));
                 }
                 None => {
-                    self.fixes.closers = true;
+                    self.fixes.closers(1)?;
                     if depth >= BELIEVED_DEPTH {
                         self.fixes.cut = true;
                         return Some(None);
@@ -235,7 +267,7 @@ impl Reader {
     }
 
     fn list(&mut self, pieces: Vec<Piece>) -> Option<Value> {
-        let (mut values, mut commas) = (Vec::new(), 0);
+        let (mut values, mut commas) = (Vec::new(), 0_usize);
         for piece in pieces {
             match piece {
                 Piece::Value(value) => values.push(value),
@@ -243,7 +275,7 @@ impl Reader {
                 Piece::Colon => return None,
             }
         }
-        self.fixes.commas |= commas + 1 != values.len().max(1);
+        self.fixes.commas((commas + 1).abs_diff(values.len().max(1)))?;
         Some(Value::Array(values))
     }
 
@@ -251,10 +283,12 @@ impl Reader {
         let mut mended = self.fixes;
         if let Some(fields) = pairs(&pieces, &mut mended) {
             self.fixes = mended;
+            self.fixes.count(0)?;
             return Some(Value::Object(fields));
         }
         let fields = realigned(pieces)?;
         self.fixes.realigned = true;
+        self.fixes.count(1)?;
         Some(Value::Object(fields))
     }
 }
@@ -265,7 +299,7 @@ fn pairs(pieces: &[Piece], fixes: &mut Fixes) -> Option<Map<String, Value>> {
     loop {
         let commas = rest.iter().take_while(|piece| matches!(piece, Piece::Comma)).count();
         rest = &rest[commas..];
-        fixes.commas |= commas != usize::from(!is_first && !rest.is_empty());
+        fixes.commas(commas.abs_diff(usize::from(!is_first && !rest.is_empty())))?;
         is_first = false;
         match rest {
             [] => return Some(fields),
@@ -374,6 +408,22 @@ mod tests {
         );
         assert!(fixes.contains("cut off"), "{fixes}");
         assert!(mend("{\"notifications\": [{\"id\": 1}").1.contains("closers"));
+    }
+
+    #[test]
+    fn what_is_too_long_or_too_broken_is_given_up() {
+        for piece in ["\"", "} {", "[", "{\"a\":1}", "{},", "x ", ",", "{\"a\" \"b\"}", "{{\"a\":"]
+        {
+            for length in [200_000, BYTES_MAX - 100, BYTES_MAX + 1] {
+                let text = format!("{{\"notifications\":[{}", piece.repeat(length / piece.len()));
+                let entries = |value: &Value| value["notifications"].as_array().map(Vec::len);
+                let given = repair(&text).and_then(|(value, _)| entries(&value));
+                assert!(given.is_none_or(|entries| entries <= FAULTS_MAX * 2 || piece == "{},"));
+            }
+        }
+        let entry = r#"{"id":7,"identifier":"X",42:"recipient_name","System":"priority",false}"#;
+        let many = format!("[{}]", vec![entry; 1_000].join(" "));
+        assert_eq!(repair(&many).unwrap().0.as_array().unwrap().len(), 1_000);
     }
 
     #[test]
