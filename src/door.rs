@@ -26,6 +26,10 @@ pub const RATE_PER_MAX: Duration = Duration::from_secs(3600);
 
 /// All events about doors begin like this.
 pub const EVENTS: &str = "portero.door.";
+/// A door's own signal says that it opened.
+pub const CONFIRMED: &str = "portero.door.confirmed";
+/// A door's own signal did not come.
+pub const UNCONFIRMED: &str = "portero.door.unconfirmed";
 
 /// A door.
 #[derive(Debug, Clone, PartialEq)]

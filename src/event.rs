@@ -235,7 +235,9 @@ impl Event {
     }
 }
 
-/// An event of our own, about ourselves; `unique` tells it from others of its type.
+/// An event of our own, about ourselves; `unique` tells it from others of its type. We know that it
+/// happened, but a forger, a cut cable or a flood can make it happen, so nobody vouches for its
+/// cause and it opens nothing.
 pub fn own_event(kind: &str, unique: &str, data: Map<String, Value>, now: Timestamp) -> Event {
     Event {
         id: EventId::derive(["portero", kind, unique]),
@@ -244,7 +246,7 @@ pub fn own_event(kind: &str, unique: &str, data: Map<String, Value>, now: Timest
         subject: None,
         time: None,
         received: now,
-        trust: Trust::Fresh,
+        trust: Trust::Unverified,
         marks: Marks::default(),
         hops: 0,
         data,

@@ -145,7 +145,10 @@ impl Intake {
         let records = known.iter().cloned().map(Record::Known).chain(events).collect();
         match self.0.journal.append(records).await {
             Ok(_) => {
-                self.0.failing.store(false, Ordering::Relaxed);
+                // On a full disk alarms are written and all else is not: that is one failure.
+                if self.0.journal.is_writable() {
+                    self.0.failing.store(false, Ordering::Relaxed);
+                }
                 Taken { new: new.len(), duplicates, unjournaled: 0 }
             }
             Err(error) => {
@@ -218,8 +221,8 @@ impl Intake {
         drop(self.0.journal.submit(vec![Record::BodyRead(BodyRead { body, at })]));
     }
 
-    /// An event of Portero's own, such as `portero.rules.rejected`: trusted, since nobody else
-    /// can make one. `unique` tells one occasion from the next.
+    /// An event of Portero's own, such as `portero.rules.rejected`; see [`own_event`]. `unique` tells
+    /// one occasion from the next.
     pub fn own_event(&self, kind: &str, unique: &str, data: Map<String, Value>) -> Event {
         own_event(kind, unique, data, self.0.clock.now())
     }

@@ -7,7 +7,8 @@ mod audit;
 mod dead;
 mod drill;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 use crate::action::{Action, ActionId, Outcome, PhoneId, Task};
 use crate::alert::{AlertId, MessageRef, acked_by};
 use crate::builtin::drill::RULE as DRILL_RULE;
-use crate::door::{Opening, RATE_PER_MAX, RATE_TIMES_MAX};
+use crate::door::{CONFIRMED, Opening, RATE_PER_MAX, RATE_TIMES_MAX, UNCONFIRMED};
 use crate::event::{Event, EventId};
 use crate::record::{
     Checkpoint, Decided, PhoneChange, Position, Receipt, Record, Settled, Shown, Subscription,
@@ -58,11 +59,17 @@ pub struct Ledger {
     /// What happened at doors.
     #[serde(default)]
     pub audit: Audit,
+    /// Openings that were commanded, by door, and when; the door has not yet said that it opened.
+    #[serde(default)]
+    pub commanded: BTreeMap<String, (Action, Timestamp)>,
     /// What systems gave and will not give again, and nobody has read yet.
     #[serde(default)]
     pub unread: BTreeMap<EventId, Unread>,
-    /// The last event that was decided; events are decided in the journal's order.
+    /// The last event that was decided in the journal's order.
     pub decided_to: Option<Position>,
+    /// Later events that were decided before their turn: they are about alarms.
+    #[serde(default)]
+    pub ahead: BTreeSet<Position>,
 }
 
 /// A body that was kept and not read before the process ended.
@@ -224,14 +231,23 @@ impl Ledger {
                 self.unread.insert(body.id, unread);
             }
             Record::BodyRead(read) => drop(self.unread.remove(&read.body)),
-            Record::Seen(event) => drop(self.audit.take(event)),
+            Record::Seen(event) => drop(self.seen(event)),
             Record::Quarantined(_) | Record::Checkpoint(_) | Record::Keys(_) => {}
         }
     }
 
+    /// Takes in an event for what it says of a door; whether it did.
+    pub fn seen(&mut self, event: &Arc<Event>) -> bool {
+        let is_last = [CONFIRMED, UNCONFIRMED].contains(&event.kind.as_str());
+        if let Some(door) = event.subject.as_ref().filter(|_| is_last) {
+            self.commanded.remove(door);
+        }
+        self.audit.take(event)
+    }
+
     /// Whether the event at `position` still waits for the rules.
     pub fn awaits_decision(&self, position: Position) -> bool {
-        self.decided_to.is_none_or(|last| position > last)
+        self.decided_to.is_none_or(|last| position > last) && !self.ahead.contains(&position)
     }
 
     /// Alerts that somebody has in hand, also if that was not decided any more before the last stop:
@@ -257,7 +273,12 @@ impl Ledger {
         if !self.awaits_decision(decided.seen) {
             return;
         }
-        self.decided_to = Some(decided.seen);
+        if decided.ahead {
+            self.ahead.insert(decided.seen);
+        } else {
+            self.decided_to = self.decided_to.max(Some(decided.seen));
+            self.ahead.retain(|ahead| Some(*ahead) > self.decided_to);
+        }
         self.memory.apply_decided(decided, decided.at);
         decided.resent.iter().for_each(|letter| self.dead.resent(letter));
         decided.actions.iter().for_each(|action| self.begun(action, decided));
@@ -297,7 +318,7 @@ impl Ledger {
         }
         let phone = match &action.task {
             Task::Push { phone, .. } => phone,
-            Task::Open(wish) => return self.opened(wish, settled),
+            Task::Open(wish) => return self.opened(wish, &action, settled),
             Task::Emit(_) | Task::Command(_) => return,
         };
         let Some(phone) = self.phones.get_mut(phone) else { return };
@@ -320,9 +341,13 @@ impl Ledger {
     }
 
     /// A door was told to open, if it was.
-    fn opened(&mut self, wish: &Opening, settled: &Settled) {
+    fn opened(&mut self, wish: &Opening, action: &Action, settled: &Settled) {
         if matches!(settled.outcome, Outcome::Refused { .. }) {
             return;
+        }
+        self.commanded.remove(&wish.door);
+        if settled.outcome.is_delivered() {
+            self.commanded.insert(wish.door.clone(), (action.clone(), settled.at));
         }
         let opened = self.opened.entry(wish.door.clone()).or_default();
         opened.push_back(settled.at);
@@ -373,5 +398,40 @@ impl Ledger {
             }
             None => self.memory.remove_phone(id),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decided(seen: u64, ahead: bool) -> Record {
+        let seen = Position(seen);
+        Record::Decided(Arc::new(Decided { seen, ahead, ..Decided::default() }))
+    }
+
+    fn waiting(ledger: &Ledger) -> Vec<u64> {
+        (1..=5).filter(|at| ledger.awaits_decision(Position(*at))).collect()
+    }
+
+    #[test]
+    fn what_was_decided_before_its_turn_is_not_decided_again_and_hides_nothing() {
+        let mut ledger = Ledger::default();
+        for (seen, ahead, left) in [
+            (1, false, vec![2, 3, 4, 5]),
+            (4, true, vec![2, 3, 5]),
+            (2, false, vec![3, 5]),
+            (3, false, vec![5]),
+            (5, false, vec![]),
+        ] {
+            ledger.apply(&decided(seen, ahead));
+            assert_eq!(waiting(&ledger), left);
+            // Over a restart, too, and however often it is read.
+            let checkpoint = ledger.checkpoint(Position(9)).unwrap();
+            ledger = Ledger::from_checkpoint(&checkpoint).unwrap();
+            ledger.apply(&decided(seen, ahead));
+            assert_eq!(waiting(&ledger), left);
+        }
+        assert!(ledger.ahead.is_empty());
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -28,6 +28,10 @@ const REPLY_WITHIN: Duration = Duration::from_secs(30);
 const LATE_REPLY_WITHIN: Duration = Duration::from_secs(2);
 /// A relay says that it opened within moments, if it says so at all.
 const READ_BACK_WITHIN: Duration = Duration::from_secs(5);
+/// After a restart its system has to be connected and asked first.
+const LOOK_BACK_WITHIN: Duration = Duration::from_secs(15);
+/// What was commanded longer ago than this is history; no relay stays open for so long.
+const LOOK_BACK_FOR: Duration = Duration::from_secs(60);
 /// A door that reports open this long after a command of ours does so because of it.
 const OURS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -43,6 +47,8 @@ pub struct Setup {
     pub drivers: HashMap<String, mpsc::Sender<Order>>,
     /// Decided and not settled before the start.
     pub owed: Vec<Action>,
+    /// Commanded in an earlier run, and when; their doors have not said that they opened.
+    pub commanded: Vec<(Action, Timestamp)>,
     /// When each door opened in earlier runs, oldest first.
     pub opened: BTreeMap<String, VecDeque<Timestamp>>,
     /// Where the journal ended at the start: what was seen before it opens nothing.
@@ -112,14 +118,16 @@ impl Doors {
     /// Starts. What was decided before and has no outcome may have opened or not: that is said,
     /// and it is never sent again.
     pub fn start(setup: Setup) -> Doors {
-        let Setup { doors, drivers, owed, mut opened, since, clock, report } = setup;
+        let Setup { doors, drivers, owed, commanded, mut opened, since, clock, report } = setup;
         let (now, steady) = (clock.now(), clock.steady());
         for wish in owed.iter().filter_map(opening) {
             opened.entry(wish.door.clone()).or_default().push_back(now);
         }
-        let lane = |(door, opened)| {
+        let lane = |(door, opened): (String, VecDeque<Timestamp>)| {
+            let is_ours = |at: &Timestamp| now.duration_since(*at) < signed(OURS_WITHIN);
+            let last = opened.back().filter(|at| is_ours(at)).map(|_| steady);
             let memory = Memory::restore(opened, now, steady);
-            (door, Lane { memory, ..Lane::default() })
+            (door, Lane { memory, last, pulse: None })
         };
         let lanes = opened.into_iter().map(lane).collect();
         let path = |door: &Door| Some((door.state_path()?, door.name.clone()));
@@ -137,11 +145,33 @@ impl Doors {
         let doors = Doors(Arc::new(shared));
         for action in owed {
             if let Some(wish) = opening(&action).cloned() {
+                let since_receipt = wish.received;
                 let why = "Portero was stopped before the answer came".to_string();
-                doors.0.end(&action, &wish, Step::Unknown, Outcome::Unknown { why });
+                doors.0.tell(&action, &wish, Step::Unknown, Some(Outcome::Unknown { why }));
+                doors.look_back(action, wish, Step::Unknown, since_receipt);
+            }
+        }
+        for (action, at) in commanded {
+            let is_young = now.duration_since(at) < signed(LOOK_BACK_FOR);
+            if let Some(wish) = opening(&action).filter(|_| is_young).cloned() {
+                doors.look_back(action, wish, Step::Commanded, at);
             }
         }
         doors
+    }
+
+    /// A door that was told to open in an earlier run may still say that it did.
+    fn look_back(&self, action: Action, wish: Opening, step: Step, sent: Timestamp) {
+        let Some(door) = self.0.house.get(&wish.door).filter(|door| door.state_path().is_some())
+        else {
+            return;
+        };
+        let (heard, signal) = watch::channel(false);
+        self.0.state().lanes.entry(door.name.clone()).or_default().pulse = Some((sent, heard));
+        let shared = self.0.clone();
+        lock(&self.0.tasks).spawn(async move {
+            shared.read_back(&action, &wish, (step, ""), signal, LOOK_BACK_WITHIN).await;
+        });
     }
 
     /// The doors of the config.
@@ -289,16 +319,28 @@ impl Shared {
         }
         let why = outcome.why().to_string();
         self.tell(&action, &wish, step, Some(outcome));
-        let heard = tokio::time::timeout(READ_BACK_WITHIN, signal.wait_for(|open| *open)).await;
+        self.read_back(&action, &wish, (step, &why), signal, READ_BACK_WITHIN).await;
+    }
+
+    /// Waits for the door's own word after `step`, which had this reason.
+    async fn read_back(
+        &self,
+        action: &Action,
+        wish: &Opening,
+        (step, why): (Step, &str),
+        mut signal: watch::Receiver<bool>,
+        within: Duration,
+    ) {
+        let heard = tokio::time::timeout(within, signal.wait_for(|open| *open)).await;
         if matches!(heard, Ok(Ok(_))) {
-            self.tell(&action, &wish, Step::Confirmed, None);
-            self.answer(&action, Step::Confirmed, String::new());
+            self.tell(action, wish, Step::Confirmed, None);
+            self.answer(action, Step::Confirmed, String::new());
         } else if step == Step::Commanded {
             let why = "the door's own signal did not come";
-            self.tell_why(&action, &wish, Step::Unconfirmed, why, None);
-            self.answer(&action, Step::Unconfirmed, why.into());
+            self.tell_why(action, wish, Step::Unconfirmed, why, None);
+            self.answer(action, Step::Unconfirmed, why.into());
         } else {
-            self.answer(&action, step, why);
+            self.answer(action, step, why.into());
         }
     }
 
@@ -402,6 +444,10 @@ async fn answered(
         Some(Ok(reply)) => reply,
         Some(Err(_)) | None => Reply::Unknown("its driver lost it".into()),
     }
+}
+
+fn signed(span: Duration) -> SignedDuration {
+    SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX)
 }
 
 fn is_open(to: &Becomes) -> bool {

@@ -104,7 +104,8 @@ pub fn denied(
     let mut event = pressed(door, by, about, unique, now);
     event.kind = DENIED.into();
     event.id = EventId::derive(["portero", DENIED, unique]);
-    event.trust = Trust::Fresh;
+    // Whoever has no right can cause it at will.
+    event.trust = Trust::Unverified;
     event.data.insert("why".into(), why.into());
     event
 }

@@ -16,14 +16,14 @@ use super::wait::Mode;
 use super::{explain, steps};
 use crate::action::Urgency;
 use crate::alert::{ACK_EVENT, READ_EVENT};
-use crate::event::Event;
+use crate::event::{Event, Trust};
 use crate::record::{CooldownStart, Decided, Looked, NotSent, NotSentReason, Position, Verdict};
 use crate::timer::{
     DUE_EVENT, End, Ended, Place, Queued, SCHEDULE_EVENT, SCHEDULE_SET_EVENT, Timer, TimerId,
 };
 
-/// How late a timer may be before its explanation says so; the router looks once a second.
-const LATE_FROM_S: i64 = 5;
+/// How late a timer may be before its explanation says so: less is how long a busy machine takes.
+const LATE_FROM_S: i64 = 2;
 
 /// Why a rule is asked.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,6 +44,9 @@ pub(super) struct Deciding<'a> {
     pub(super) memory: &'a Memory,
     pub(super) now: Timestamp,
     pub(super) decided: Decided,
+    /// The least trust of what let it come to the rule that is asked: of rules before it that could
+    /// have stopped the event, of what ended the firing that it waited for.
+    floor: Trust,
 }
 
 impl RuleSet {
@@ -62,7 +65,7 @@ impl RuleSet {
             rules: self.version.clone(),
             ..Decided::default()
         };
-        let mut deciding = Deciding { rules: self, memory, now, decided };
+        let mut deciding = Deciding { rules: self, memory, now, decided, floor: Trust::Human };
         let own = event.source == "portero";
         match event.kind.as_str() {
             DUE_EVENT | SCHEDULE_EVENT if own => deciding.due(event),
@@ -102,10 +105,12 @@ impl<'a> Deciding<'a> {
                     self.looked(rule, Verdict::Stopped, format!("rule `{stopper}` said stop"));
                 } else if self.look(rule, &scene, Start::Event) {
                     stopped_by = Some(&rule.name);
+                } else if rule.may_stop() {
+                    self.floor = self.floor.min(scene.trust());
                 }
             }
         }
-        self.give_turns();
+        self.give_turns(event);
     }
 
     /// The waits that this event ends.
@@ -170,13 +175,16 @@ impl<'a> Deciding<'a> {
             self.rung(rule, timer, *alert, (step, *round), *if_unshown);
         } else {
             let scene = self.scene(&timer.event);
+            // That nothing ended it depends on what it was waiting for.
+            rule.ends_at(&timer.at).iter().for_each(|ends| ends.read(&scene));
             self.look(rule, &scene, Start::Over(timer, End::Due));
         }
-        self.give_turns();
+        self.give_turns(event);
     }
 
-    /// Lets firings begin that wait for a rule's earlier ones to end.
-    fn give_turns(&mut self) {
+    /// Lets firings begin that wait for a rule's earlier ones to end, as `event` may have let them.
+    fn give_turns(&mut self, event: &Event) {
+        self.floor = event.trust;
         let rows: Vec<&'a str> = self.memory.timers().rows().collect();
         for name in rows {
             let Some(rule) = self.rules.rule(name) else {
@@ -207,7 +215,10 @@ impl<'a> Deciding<'a> {
     /// One rule is asked; whether it said `stop`.
     pub(super) fn look(&mut self, rule: &'a Rule, scene: &Arc<Scene>, start: Start<'a>) -> bool {
         match start {
-            Start::Event | Start::Turn | Start::Time { .. } => scene.begin(),
+            Start::Event | Start::Turn | Start::Time { .. } => {
+                scene.begin();
+                scene.lower(self.floor);
+            }
             Start::Over(timer, _) => scene.lower(timer.trust),
         }
         if let Start::Over(timer, end) = start {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::memory::StateEntry;
+use crate::event::Trust;
 use crate::record::{Becomes, Known, KnownChange};
 
 /// The most paths of all systems together. The largest homes have some 2 000 Indigo objects, each
@@ -80,7 +81,8 @@ impl KnownMap {
         if self.0.len() >= KNOWN_MAX && !self.0.contains_key(path) {
             return;
         }
-        let entry = |value: Value| StateEntry { value, trust: known.trust, at: known.at };
+        let trust = if is_link(path) { Trust::Unverified } else { known.trust };
+        let entry = |value: Value| StateEntry { value, trust, at: known.at };
         match &change.to {
             Becomes::Is(value) => {
                 self.0.insert(path.clone(), KnownEntry::Is(entry(value.clone())));
@@ -102,13 +104,18 @@ impl KnownMap {
     }
 }
 
+/// Whether it is what Portero itself says of a connection: whoever cuts that can cause it, so nobody
+/// vouches for it.
+pub(super) fn is_link(path: &str) -> bool {
+    path.ends_with("/link")
+}
+
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
     use serde_json::json;
 
     use super::*;
-    use crate::event::Trust;
 
     fn tell(map: &mut KnownMap, path: &str, to: Becomes) {
         map.apply(&Known {

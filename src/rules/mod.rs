@@ -14,6 +14,7 @@
 
 mod acks;
 mod alerts;
+mod class;
 mod compile;
 mod engine;
 mod explain;
@@ -36,6 +37,7 @@ mod steps;
 mod tell;
 mod timers;
 pub mod types;
+mod vouch;
 mod wait;
 
 pub use alerts::{ALERTS_MAX, Alert, Alerts, Reached, Told};

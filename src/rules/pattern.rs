@@ -161,6 +161,17 @@ impl Wanted {
     }
 }
 
+impl Matcher {
+    /// Whether one event may fit both.
+    pub fn meets(&self, other: &Matcher) -> bool {
+        self.pairs.iter().all(|(field, mine)| {
+            let either = |one: &Wanted, two: &Wanted| one.covers(two) || two.covers(one);
+            let theirs = other.wanted(field);
+            theirs.is_none_or(|all| all.iter().any(|two| mine.iter().any(|one| either(one, two))))
+        })
+    }
+}
+
 /// One alternative of a `when`: all of its fields must fit.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Matcher {

@@ -8,11 +8,13 @@ use std::collections::HashMap;
 use super::House;
 use super::compile::{Act, Emit, Recipient, Rule, Step, Template};
 use super::expr::Text;
+use super::known::is_link;
 use super::lint::{ByType, Sure, fits};
 use super::names::Read;
 use super::open::Open;
 use super::pattern::{Field, Has, Matcher};
 use super::types;
+use super::vouch::{best, state_trust};
 use super::wait::Ends;
 use crate::event::Trust;
 use crate::node::{Problem, Problems};
@@ -23,10 +25,15 @@ const WAY_MAX: usize = 12;
 
 /// Notes every door that can be reached by news that it does not take.
 pub(super) fn check(rules: &[Rule], house: &House, problems: &mut Problems) {
-    let looked: Vec<Outline<'_>> = rules.iter().map(Outline::of).collect();
+    let mut looked: Vec<Outline<'_>> = rules.iter().map(Outline::of).collect();
     let any = looked.iter().any(|rule| rule.sinks.iter().any(|s| matches!(s.what, What::Open(_))));
     if !any {
         return;
+    }
+    let stops = stoppers(rules, &looked);
+    for (outline, before) in looked.iter_mut().zip(stops) {
+        outline.sinks.iter_mut().for_each(|sink| sink.reads += before.len());
+        outline.reads.splice(0..0, before);
     }
     let mut reach = Reach::new(rules, looked, house);
     reach.settle();
@@ -50,6 +57,21 @@ pub(super) fn check(rules: &[Rule], house: &House, problems: &mut Problems) {
     }
 }
 
+/// For each rule what decides whether a rule before it stops the event: that it did not is an input,
+/// too.
+fn stoppers<'r>(rules: &'r [Rule], looked: &[Outline<'r>]) -> Vec<Vec<Input<'r>>> {
+    let all: Vec<usize> = (0..rules.len()).filter(|at| rules[*at].may_stop()).collect();
+    let meet = |one: &Rule, two: &Rule| {
+        one.matchers.iter().any(|one| two.matchers.iter().any(|two| one.meets(two)))
+    };
+    let before = |at: usize| {
+        let earlier = all.iter().filter(move |stopper| **stopper < at);
+        let met = earlier.filter(|stopper| meet(&rules[**stopper], &rules[at]));
+        met.flat_map(|stopper| looked[*stopper].reads.iter().copied()).collect()
+    };
+    (0..rules.len()).map(before).collect()
+}
+
 /// What matters here of one rule.
 struct Outline<'r> {
     /// What lowers its trust on the way, in that order.
@@ -58,6 +80,7 @@ struct Outline<'r> {
 }
 
 /// What a rule lets in after the event that it looks at.
+#[derive(Clone, Copy)]
 enum Input<'r> {
     /// A state that it reads.
     State(&'r Read),
@@ -87,8 +110,8 @@ enum Cause {
     Heard(String, String),
     /// What a rule emits, after so many reads of its own.
     Emitted { rule: usize, reads: usize, kind: String },
-    /// The state of a system.
-    System(String),
+    /// The state of a system, and how far it is vouched for.
+    System(String, Trust),
     /// A variable that one of [`Reach::setters`] sets.
     Set(usize),
 }
@@ -138,6 +161,9 @@ impl<'r> Outline<'r> {
         let mut outline = Outline { reads: Vec::new(), sinks: Vec::new() };
         outline.states(rule.condition.iter().flat_map(|condition| condition.reads()));
         outline.states(rule.cooldown.iter().flat_map(|cooldown| cooldown.key.reads()));
+        let unless = rule.wait.iter().flat_map(|wait| &wait.unless);
+        let computed = unless.flat_map(|ends| &ends.computed);
+        computed.for_each(|(_, text)| outline.text(text));
         outline.steps(&rule.steps);
         outline
     }
@@ -282,7 +308,7 @@ impl<'r> Reach<'r> {
         let mut least = self.events[rule].clone();
         for from in &self.froms[rule][..reads] {
             if let Some((trust, source)) = from.system.as_ref().filter(|(t, _)| *t < least.0) {
-                least = (*trust, Cause::System(source.clone()));
+                least = (*trust, Cause::System(source.clone(), *trust));
             }
             for at in &from.setters {
                 if self.setters[*at].least < least.0 {
@@ -319,8 +345,7 @@ impl<'r> Reach<'r> {
             Cause::Emitted { rule, reads, kind } => {
                 format!("{} → {kind} → `{name}`", before(rule, reads))
             }
-            Cause::System(source) => {
-                let trust = state_trust(self.house, &source);
+            Cause::System(source, trust) => {
                 format!("the state of {source} ({trust}) → `{name}`")
             }
             Cause::Set(at) => {
@@ -361,7 +386,11 @@ impl<'s> Variables<'s> {
                 path.strip_prefix(source.as_str()).is_some_and(|rest| rest.starts_with('/'))
             }
         });
-        let system = systems.map(|source| (state_trust(house, source), source.clone())).min();
+        let trust = |source: &String| match read {
+            Read::Path(path) if is_link(path) => Trust::Unverified,
+            _ => state_trust(house, source),
+        };
+        let system = systems.map(|source| (trust(source), source.clone())).min();
         let setters = match read {
             Read::Computed => (0..self.count).collect(),
             Read::Path(path) => {
@@ -444,27 +473,4 @@ fn hears(matcher: &Matcher, source: &str, kind: &str) -> bool {
         matcher.wanted(&field).is_none_or(|all| all.iter().any(fits))
     };
     wants(Field::Type, kind) && wants(Field::Source, source)
-}
-
-/// How far live events of a type from a source can be vouched for at best.
-fn best(house: &House, source: &str, kind: &str) -> Trust {
-    if kind.ends_with(".certificate_changed") || kind.starts_with("hook.") {
-        return Trust::Unverified;
-    }
-    let system = source.split('/').next().unwrap_or(source);
-    let promised = match system {
-        // A signature that covers no time.
-        "netatmo" if !types::NETATMO_API.contains(&kind) => Trust::Authentic,
-        "netatmo" => return Trust::Fresh,
-        _ => Trust::Fresh,
-    };
-    house.trust.get(source).map_or(promised, |given| promised.min(*given))
-}
-
-/// How far a system's own state can be vouched for: it is asked over our own connection.
-fn state_trust(house: &House, source: &str) -> Trust {
-    if source.starts_with("netatmo/") {
-        return Trust::Fresh;
-    }
-    house.trust.get(source).map_or(Trust::Fresh, |given| Trust::Fresh.min(*given))
 }

@@ -1,4 +1,3 @@
-use super::tell::tests::estate;
 use super::*;
 use crate::action::{Action, Lane, Message, Outcome, PhoneId, Task, Urgency};
 use crate::event::{Event, EventId, HOPS_MAX, Marks, Trust};
@@ -555,26 +554,22 @@ fn what_is_done_late_says_so_and_what_it_assumes() {
 }
 
 #[test]
-fn whoever_reads_the_message_that_an_alert_sent_has_it_in_hand() {
-    let text = "rules:\n  - name: smoke\n    when: { type: netatmo.smoke }\n    do:\n      - escalate:\n          - { after: 0s, emm: { site: block, to: [\"12\"], text: Smoke } }\n          - { after: 1h, push: { to: ana, title: Nobody reads it } }\n";
-    let rules = RuleSet::load(vec![SourceFile::new("a", text)], &estate()).unwrap();
-    let mut memory = memory();
-    let began = decide(&rules, &event("netatmo.smoke", json!({})), &memory, noon());
-    memory.apply_decided(&began, noon());
-    let read = |number: i64| {
-        let mut read =
-            (*event("emm.message_read", json!({ "message_id": number, "status_name": "read" })))
-                .clone();
-        read.source = "emm/block".into();
-        Arc::new(read)
+fn a_rule_that_might_have_stopped_it_and_did_not_lowers_what_follows() {
+    let rules = load(
+        "rules:\n  - { name: guard, when: { type: fibaro.button }, if: state('a') == 1, do: [ stop ] }\n  - { name: other, when: { type: fibaro.button }, if: state('b') == 1, do: [ set: { c: 1 } ] }\n  - { name: rest, when: { type: fibaro.button }, do: [ emit: { type: house.rang } ] }\n",
+    );
+    let press =
+        Arc::new(Event { trust: Trust::Fresh, ..(*event("fibaro.button", json!({}))).clone() });
+    let emitted = |a: Trust, b: Trust| {
+        let mut memory = memory();
+        for (path, trust) in [("a", a), ("b", b)] {
+            memory.set_state(path, StateEntry { value: json!(0), trust, at: noon() });
+        }
+        match &decide(&rules, &press, &memory, noon()).actions[0].task {
+            Task::Emit(event) => event.trust,
+            other => panic!("{other:?}"),
+        }
     };
-    assert!(decide(&rules, &read(77), &memory, noon()).acked.is_empty());
-    let done = Settled::new(began.actions[0].id, Outcome::Done, 1, noon());
-    memory.apply_settled(&Settled { message: Some("77".into()), ..done });
-    assert!(decide(&rules, &read(78), &memory, noon()).acked.is_empty());
-    let acked = decide(&rules, &read(77), &memory, noon());
-    assert_eq!((acked.acked.len(), acked.ended.len()), (1, 1));
-    memory.apply_decided(&acked, noon());
-    assert!(memory.timers().is_empty());
-    assert!(decide(&rules, &read(77), &memory, noon()).acked.is_empty());
+    assert_eq!(emitted(Trust::Human, Trust::Authentic), Trust::Fresh);
+    assert_eq!(emitted(Trust::Authentic, Trust::Human), Trust::Authentic);
 }

@@ -116,6 +116,9 @@ pub const NETATMO_API: &[&str] = &[
     "netatmo.tag_status",
 ];
 
+/// Of these, what Portero says of its own connection with Netatmo.
+pub const NETATMO_OWN: &[&str] = &["netatmo.consent_needed", "netatmo.webhook_failed"];
+
 /// What a FIBARO Intercom's signals become.
 pub const FIBARO: &[&str] = &[
     "fibaro.relay",

@@ -104,6 +104,11 @@ impl Span {
 }
 
 impl Ends {
+    /// Reads what it depends on, so that its trust counts.
+    pub fn read(&self, scene: &Arc<Scene>) {
+        self.computed.iter().for_each(|(_, text)| drop(text.render(scene)));
+    }
+
     /// Whether this event ends a wait that `scene` is about.
     pub fn accepts(&self, event: &Event, scene: &Arc<Scene>) -> bool {
         self.matcher.accepts(event)
@@ -114,6 +119,11 @@ impl Ends {
 }
 
 impl Rule {
+    /// Whether it may keep an event from the rules behind it.
+    pub fn may_stop(&self) -> bool {
+        may_stop(&self.steps)
+    }
+
     /// Everything that may end one of its waits.
     pub fn ends(&self) -> impl Iterator<Item = &Ends> {
         let mut found: Vec<&Ends> = self.wait.iter().flat_map(|wait| &wait.unless).collect();
@@ -131,6 +141,16 @@ impl Rule {
             Place::Watch { step, .. } => self.ladder(step).map_or(&[], |ladder| &ladder.until),
         }
     }
+}
+
+/// Only what is done at once stops an event.
+fn may_stop(steps: &[Step]) -> bool {
+    let at_once = steps.iter().take_while(|step| !matches!(step.act, Act::Wait(_)));
+    at_once.into_iter().any(|step| match &step.act {
+        Act::Stop => true,
+        Act::If { then, otherwise, .. } => may_stop(then) || may_stop(otherwise),
+        _ => false,
+    })
 }
 
 fn collect<'r>(steps: &'r [Step], found: &mut Vec<&'r Ends>) {

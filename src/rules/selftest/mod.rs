@@ -10,6 +10,7 @@ mod told;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::civil::DateTime;
 use jiff::{Timestamp, ToSpan};
@@ -249,6 +250,9 @@ impl<'r> World<'r> {
 
     /// What a restart keeps is what a checkpoint writes.
     fn restart(&mut self) -> Result<(), String> {
+        // A moment, so that what was received before can be told from what comes after.
+        self.now += Duration::from_millis(1);
+        self.doors.restart(self.now);
         let kept = serde_json::to_string(&self.memory).map_err(|error| error.to_string())?;
         self.memory = serde_json::from_str(&kept).map_err(|error| error.to_string())?;
         self.set_schedules()

@@ -26,6 +26,8 @@ pub(in crate::rules) struct OpenWanted {
 /// The doors of one test.
 pub(super) struct Opened {
     start: Timestamp,
+    /// When Portero started last.
+    up_since: Timestamp,
     memories: BTreeMap<String, Memory>,
     opened: Vec<Opening>,
     refused: Vec<String>,
@@ -51,7 +53,18 @@ impl fmt::Display for OpenWanted {
 impl Opened {
     /// Doors that nobody has opened yet.
     pub fn new(start: Timestamp) -> Opened {
-        Opened { start, memories: BTreeMap::new(), opened: Vec::new(), refused: Vec::new() }
+        Opened {
+            start,
+            up_since: start,
+            memories: BTreeMap::new(),
+            opened: Vec::new(),
+            refused: Vec::new(),
+        }
+    }
+
+    /// Portero starts again: how old what came before is, nobody knows.
+    pub fn restart(&mut self, now: Timestamp) {
+        self.up_since = now;
     }
 
     /// Opens what a decision opens. Systems do at once what they are told.
@@ -60,7 +73,11 @@ impl Opened {
             let Some(door) = doors.get(&wish.door) else { continue };
             let since = |from: Timestamp| Duration::try_from(now.duration_since(from));
             let steady = since(self.start).unwrap_or_default();
-            let at = At { now, steady, age: since(wish.received).map_err(|_| Doubt::Jumped) };
+            let age = match wish.received < self.up_since {
+                true => Err(Doubt::Before),
+                false => since(wish.received).map_err(|_| Doubt::Jumped),
+            };
+            let at = At { now, steady, age };
             let memory = self.memories.entry(wish.door.clone()).or_default();
             match admit(door, wish, &at, memory) {
                 Ok(_) => {

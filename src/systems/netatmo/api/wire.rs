@@ -94,6 +94,10 @@ pub fn read(answer: &Answer) -> (Read, Mends) {
 
 fn meant(answer: &Answer, value: Option<Value>) -> Read {
     let status = answer.status;
+    // A redirect is nobody's word, whatever stands in it, and many servers act before they send it.
+    if (300..=399).contains(&status) {
+        return Read::Strange(strange(answer));
+    }
     let value = match value {
         Some(value) => value,
         // These say enough by themselves; what stands before Netatmo says them with a web page.
@@ -410,7 +414,18 @@ mod tests {
         for (status, body, expected) in table {
             assert_eq!(about(status, body), Some(expected), "{status} {body}");
         }
-        for (status, body) in [(502, "<html>"), (200, ""), (200, "[]"), (403, "Forbidden")] {
+        let expired = r#"{"error":{"code":3}}"#;
+        let strange = [
+            (502, "<html>"),
+            (200, ""),
+            (200, "[]"),
+            (403, "Forbidden"),
+            // Whoever redirects may have done it: that is no refusal.
+            (302, expired),
+            (307, r#"{"status":"ok"}"#),
+            (308, ""),
+        ];
+        for (status, body) in strange {
             assert!(matches!(read(&answer(status, body)).0, Read::Strange(_)), "{status} {body}");
         }
     }

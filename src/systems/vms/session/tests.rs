@@ -1,5 +1,6 @@
 mod failing;
 mod moments;
+mod moved;
 
 use std::collections::VecDeque;
 

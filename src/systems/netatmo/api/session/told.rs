@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::{Now, Output, Session};
-use crate::event::Event;
+use crate::event::{Event, Trust};
 use crate::systems::link::{self, News};
 use crate::systems::netatmo::api::registration::Failure;
 
@@ -103,7 +103,9 @@ impl Session {
     }
 
     fn own_event(&self, kind: &str, unique: &[&str], now: Now) -> Event {
-        let mut event = link::event(&self.source, kind, unique, self.trust, false, now.wall);
+        // Whoever cuts the connection can cause it.
+        let trust = Trust::Unverified;
+        let mut event = link::event(&self.source, kind, unique, trust, false, now.wall);
         event.subject = Some(self.source.clone());
         event.data.insert("account".into(), self.config.name.clone().into());
         event
