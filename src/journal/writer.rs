@@ -84,6 +84,8 @@ impl Writer {
             }
             // Between any two batches, or a flood would keep it from ever being there.
             if self.must_tend() {
+                // It takes a while, for which readers from outside need not wait.
+                self.seal();
                 self.tend().await;
             }
         }

@@ -82,6 +82,7 @@ async fn every_type_of_event_reaches_a_rule() {
     for kind in TYPES {
         match *kind {
             "emm.user_event" => drop(sim.page("Delivery", false)),
+            "emm.message_read" => sim.read(sim.inbox()[0].0, 5),
             "emm.active_alarm" => drop(sim.raise("Lift 2", "stuck")),
             "emm.alarm_cleared" => sim.clear(sim.active()[0].0),
             "emm.unknown" => sim.unknown(),
