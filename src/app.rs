@@ -2,6 +2,7 @@
 //! other, and takes them down in the opposite one. No part knows this file.
 
 mod indexer;
+mod keep;
 mod recover;
 mod store;
 mod systems;
@@ -36,6 +37,7 @@ use crate::delivery::push::client::{self, PushClient};
 use crate::delivery::push::endpoint::Policy;
 use crate::delivery::push::payload::Composer;
 use crate::delivery::push::vapid::{Contact, Vapid};
+use crate::disk::wants_space;
 use crate::index::Index;
 use crate::intake::Intake;
 use crate::journal::{Entry, Journal};
@@ -43,7 +45,7 @@ use crate::ledger::Ledger;
 use crate::node::Problems;
 use crate::record::Position;
 use crate::reload::{Reloader, RulesStatus, Started};
-use crate::router::{Inbox, Message, Router, View};
+use crate::router::{Backlog, Inbox, Message, Router, View};
 use crate::rules::RuleSet;
 use crate::secret::random_token;
 use crate::silence;
@@ -67,8 +69,8 @@ const DIRECT_MAX: usize = 4_096;
 /// is sent again after the restart.
 const DELIVERY_GRACE: Duration = Duration::from_secs(3);
 
-/// How often a checkpoint is written and old segments are looked for, beside every new segment.
-const KEEP_HOUSE_EVERY: Duration = Duration::from_secs(3600);
+/// More than the small files take that are written at the start.
+const SMALL_BYTES: u64 = 64 << 10;
 
 /// A running doorkeeper.
 pub struct App {
@@ -125,6 +127,7 @@ impl App {
         }
         let metrics = telemetry::metrics();
         let (clock, store) = (Clock::system(), config.store.path.clone());
+        cannot!(clock.keep_beating(), "cannot start a thread")?;
         let lock = StoreLock::take(&store)?;
         // One that was killed left its word behind; until ours is there, nobody is to be called.
         Control::remove(&store);
@@ -143,7 +146,7 @@ impl App {
         let (router, intake) = (core.router.clone(), core.intake.clone());
         tokio::spawn(reloader.run(stamp, router, intake, shown, stopping.clone()));
         let (journal, index) = (core.journal.clone(), core.index.clone());
-        tokio::spawn(keep_house(journal, index, core.router.clone(), stopping.clone()));
+        tokio::spawn(keep::keep_house(journal, index, core.router.clone(), stopping.clone()));
         tokio::spawn(show_status(core.timeline.clone(), status.clone()));
 
         tokio::spawn(telemetry::keep_metrics(metrics.clone(), stopping.clone()));
@@ -177,7 +180,11 @@ impl App {
         });
         let (servers, listen, admin) = serve(&config, &face)?;
         let control = Control { admin, token: face.control_token.expose().to_string() };
-        cannot!(control.write(&store), "cannot write to {}", store.display())?;
+        let mut written = control.write(&store);
+        if written.as_ref().is_err_and(wants_space) && core.journal.make_room(SMALL_BYTES).await {
+            written = control.write(&store);
+        }
+        cannot!(written, "cannot write to {}", store.display())?;
         Ok(App { listen, admin, face, core, servers, ready, stopping, store, _lock: lock })
     }
 
@@ -221,7 +228,7 @@ impl Core {
     ) -> Result<Core, StartError> {
         let Recovered { journal, ledger, applied, undecided, latest } =
             recover(config, clock).await?;
-        let index = open_index(&config.store.path.join("index"), &journal, &ledger)?;
+        let index = open_index(&config.store.path.join("index"), &journal, &ledger).await?;
         let index = Arc::new(index);
         let (direct_in, direct) = mpsc::channel(DIRECT_MAX);
         let intake = Intake::new(journal.clone(), index.clone(), clock.clone(), direct_in);
@@ -260,6 +267,7 @@ impl Core {
             clock: clock.clone(),
             view: show,
             applied,
+            backlog: Backlog::default(),
         };
         tokio::spawn(task.run(undecided, inbox));
         Ok(Core {
@@ -433,39 +441,5 @@ async fn show_batches(timeline: Arc<Timeline>, mut batches: mpsc::UnboundedRecei
 async fn show_status(timeline: Arc<Timeline>, mut status: watch::Receiver<RulesStatus>) {
     while status.changed().await.is_ok() {
         timeline.tell(Change::Status);
-    }
-}
-
-/// Writes checkpoints, and lets old segments go once a checkpoint stands for them.
-async fn keep_house(
-    journal: Journal,
-    index: Arc<Index>,
-    router: mpsc::Sender<Message>,
-    stopping: CancellationToken,
-) {
-    let mut first = journal.first();
-    let mut rolled = journal.segments_rolled();
-    loop {
-        tokio::select! {
-            () = stopping.cancelled() => return,
-            changed = rolled.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(KEEP_HOUSE_EVERY) => {}
-        }
-        let (reply, answer) = oneshot::channel();
-        if router.send(Message::Checkpoint(reply)).await.is_err() {
-            return;
-        }
-        let Ok(Some(as_of)) = answer.await else { continue };
-        match journal.retain(as_of).await {
-            Ok(retained) if retained.first > first => {
-                first = retained.first;
-                tracing::info!(%first, "old segments were forgotten");
-                if let Err(error) = index.forget_before(first) {
-                    tracing::error!(%error, "the index cannot forget");
-                }
-            }
-            Ok(_) => {}
-            Err(error) => tracing::error!(%error, "old segments cannot be removed"),
-        }
     }
 }

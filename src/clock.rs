@@ -5,12 +5,22 @@
 //! wakes to another one. Nothing that must not happen late may trust it. So each reading is held
 //! against the monotonic clock, and [`Clock::age`] says how long ago a reading was only if both
 //! agree about it.
+//!
+//! Nor does a reading say how long the news had waited that was read then: while the process stands
+//! still, news waits in sockets. So the clock of a running server beats, and what was read when
+//! beats were missing has no age either.
 
+mod beats;
+
+use std::io;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use jiff::Timestamp;
+
+use self::beats::{BEAT_EVERY, Beats};
 
 /// Wall clock and monotonic clock may drift apart by so much before the wall clock counts as set.
 const DRIFT_MS_MAX: i64 = 1000;
@@ -29,7 +39,14 @@ pub struct Clock(Arc<Shared>);
 struct Shared {
     hand: Hand,
     /// Short lock, never held across an await.
-    stretches: Mutex<Stretches>,
+    seen: Mutex<Seen>,
+}
+
+/// What readings so far have shown.
+#[derive(Debug, Default)]
+struct Seen {
+    stretches: Stretches,
+    beats: Beats,
 }
 
 #[derive(Debug)]
@@ -77,6 +94,12 @@ pub enum Doubt {
     /// The wall clock was set, or the machine slept, since then.
     #[error("the clock was set since then, so that nobody knows how old it is")]
     Jumped,
+    /// The process stood still when it was read, or right before.
+    #[error(
+        "Portero stood still right before (or the clock was set), so that nobody knows how long \
+         the news had waited"
+    )]
+    StoodStill,
 }
 
 impl Clock {
@@ -93,7 +116,7 @@ impl Clock {
     }
 
     fn new(hand: Hand) -> Clock {
-        Clock(Arc::new(Shared { hand, stretches: Mutex::default() }))
+        Clock(Arc::new(Shared { hand, seen: Mutex::default() }))
     }
 
     /// The moment, cut to whole milliseconds: no system reports finer, and records stay short.
@@ -108,9 +131,29 @@ impl Clock {
 
     /// How long ago a reading of this clock was, by the monotonic clock.
     pub fn age(&self, reading: Timestamp) -> Result<Duration, Doubt> {
-        let now = self.read();
-        let stretches = self.0.stretches.lock().unwrap_or_else(PoisonError::into_inner);
-        stretches.age(reading.as_millisecond(), now)
+        let mut seen = self.0.seen();
+        let now = self.0.read(&mut seen);
+        let (earliest, latest) = seen.stretches.steady(reading.as_millisecond(), now)?;
+        if seen.beats.in_doubt(earliest, latest, now) {
+            return Err(Doubt::StoodStill);
+        }
+        // Of two that are close, the older one counts.
+        Ok(Duration::from_millis(u64::try_from(now.steady - earliest).unwrap_or(0)))
+    }
+
+    /// Lets the clock beat from now on, in a thread that ends soon after the last of its clones is
+    /// gone. Without, as in tests and simulators, no standstill is ever noticed.
+    pub fn keep_beating(&self) -> io::Result<JoinHandle<()>> {
+        self.beat();
+        let clock = Arc::downgrade(&self.0);
+        std::thread::Builder::new().name("clock".into()).spawn(move || keep_beating(&clock))
+    }
+
+    /// Beats once. How long the process stood still since the last beat, if it did.
+    pub fn beat(&self) -> Option<Duration> {
+        let mut seen = self.0.seen();
+        let now = self.0.read(&mut seen);
+        seen.beats.beat(now)
     }
 
     /// Moves a manual clock, forward or back, and lets as much time pass as it goes forward; a
@@ -129,11 +172,32 @@ impl Clock {
         }
     }
 
-    #[allow(clippy::disallowed_methods)] // The one place that may read the clock.
     fn read(&self) -> Reading {
-        // Both clocks are read under the lock, or a reading could be noted after a later one.
-        let mut stretches = self.0.stretches.lock().unwrap_or_else(PoisonError::into_inner);
-        let reading = match &self.0.hand {
+        self.0.read(&mut self.0.seen())
+    }
+}
+
+/// Beats as long as anybody has the clock.
+fn keep_beating(clock: &Weak<Shared>) {
+    loop {
+        std::thread::sleep(BEAT_EVERY);
+        let Some(shared) = clock.upgrade() else { return };
+        if let Some(stood) = Clock(shared).beat() {
+            let seconds = stood.as_secs_f32();
+            tracing::warn!(seconds, "Portero stood still, or the clock was set");
+        }
+    }
+}
+
+impl Shared {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Both clocks are read under the lock, or a reading could be noted after a later one.
+    #[allow(clippy::disallowed_methods)] // The one place that may read the clock.
+    fn read(&self, seen: &mut Seen) -> Reading {
+        let reading = match &self.hand {
             Hand::System { start } => Reading {
                 wall: Timestamp::now().as_millisecond(),
                 steady: i64::try_from(start.elapsed().as_millis()).unwrap_or(i64::MAX),
@@ -142,7 +206,7 @@ impl Clock {
                 Reading { wall: wall.load(Ordering::SeqCst), steady: steady.load(Ordering::SeqCst) }
             }
         };
-        stretches.note(reading);
+        seen.stretches.note(reading);
         reading
     }
 }
@@ -165,7 +229,8 @@ impl Stretches {
         self.all.push(Stretch { from: now.wall, to: now.wall, offset });
     }
 
-    fn age(&self, wall: i64, now: Reading) -> Result<Duration, Doubt> {
+    /// When the wall clock showed this, by the monotonic clock: at the earliest, at the latest.
+    fn steady(&self, wall: i64, now: Reading) -> Result<(i64, i64), Doubt> {
         if self.forgotten.is_some_and(|(from, to)| (from..=to).contains(&wall)) {
             return Err(Doubt::Jumped);
         }
@@ -179,9 +244,7 @@ impl Stretches {
         if (offset - least).abs() > DRIFT_MS_MAX || (offset - most).abs() > DRIFT_MS_MAX {
             return Err(Doubt::Jumped);
         }
-        // Of two that are close, the older one counts.
-        let age = now.steady - (wall - most);
-        Ok(Duration::from_millis(u64::try_from(age).unwrap_or(0)))
+        Ok((wall - most, wall - least))
     }
 }
 
@@ -266,6 +329,48 @@ mod tests {
             assert!(age >= Duration::from_millis(9_500), "{age:?}");
             assert!(age <= Duration::from_millis(10_600), "{age:?}");
         }
+    }
+
+    #[test]
+    fn what_lay_in_a_socket_while_the_process_stood_still_has_no_age() {
+        let clock = Clock::manual(at("10:00:00"));
+        clock.beat();
+        let before = clock.now();
+        clock.set(at("10:00:00.25"));
+        clock.beat();
+        // Nobody beats for 20 seconds; then it is read, before or after the first beat.
+        clock.set(at("10:00:20"));
+        let early = clock.now();
+        assert_eq!(clock.age(early), Err(Doubt::StoodStill));
+        assert_eq!(clock.beat(), Some(Duration::from_millis(19_750)));
+        assert_eq!(clock.age(early), Err(Doubt::StoodStill));
+        assert_eq!(clock.age(before), Ok(Duration::from_secs(20)));
+        clock.set(at("10:00:22"));
+        clock.beat();
+        let late = clock.now();
+        clock.set(at("10:00:22.25"));
+        clock.beat();
+        assert_eq!(clock.age(late), Err(Doubt::StoodStill));
+        assert_eq!(clock.age(clock.now()), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_clock_that_does_not_beat_knows_no_standstill() {
+        let clock = Clock::manual(at("10:00:00"));
+        let reading = clock.now();
+        clock.set(at("10:01:00"));
+        assert_eq!(clock.age(reading), Ok(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn the_beat_ends_with_the_last_clone() {
+        let clock = Clock::system();
+        let beat = clock.keep_beating().unwrap();
+        let other = clock.clone();
+        drop(clock);
+        assert!(other.age(other.now()).is_ok());
+        drop(other);
+        beat.join().unwrap();
     }
 
     #[test]

@@ -44,6 +44,9 @@ pub trait Disk: Send + Sync {
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>>;
     /// Removes a file; it may come back after a power cut until [`Disk::sync_directory`].
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Gives a file another name, taking the place of one that has it; as a new name, it survives
+    /// a power cut only after [`Disk::sync_directory`].
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Makes new and removed names survive a power cut.
     fn sync_directory(&self) -> Syncing;
 }
@@ -121,6 +124,10 @@ impl Disk for OsDisk {
         fs::remove_file(self.path.join(name))
     }
 
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
     fn sync_directory(&self) -> Syncing {
         let path = self.path.clone();
         blocking(move || File::open(path)?.sync_all())
@@ -170,6 +177,11 @@ impl DiskFile for OsFile {
     }
 }
 
+/// Whether a call would have gone well with more space on the disk.
+pub fn wants_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Runs a call that waits for the disk where it holds up no other task.
 fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Syncing {
     Box::pin(async move {
@@ -197,7 +209,9 @@ mod tests {
         file.append(b"y").unwrap();
         assert_eq!(file.size().unwrap(), 3);
         assert_eq!(disk.list().unwrap(), ["x"]);
-        disk.remove("x").unwrap();
+        disk.rename("x", "y").unwrap();
         assert!(disk.open("x", Access::Append).is_err());
+        disk.remove("y").unwrap();
+        assert!(disk.open("y", Access::Append).is_err());
     }
 }

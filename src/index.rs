@@ -158,6 +158,8 @@ impl Index {
             Ok(index) if is_there => return Ok((index, Condition::Kept)),
             Ok(index) => return Ok((index, Condition::Missing)),
             Err(error) if is_busy(&error) => return Err(IndexError::Busy { path }),
+            // Nothing is wrong with it, and a new one would need more.
+            Err(error) if is_full(&error) => return Err(error.into()),
             Err(error) => error.to_string(),
         };
         let moved_to = path.with_extension("damaged");
@@ -417,6 +419,21 @@ fn doubt(journal: &Journal, cursor: Position) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+impl IndexError {
+    /// Whether it would go well with more space on the disk.
+    pub fn wants_space(&self) -> bool {
+        match self {
+            IndexError::Store(error) => is_full(error),
+            IndexError::Io { source, .. } => crate::disk::wants_space(source),
+            IndexError::Busy { .. } | IndexError::Value(_) => false,
+        }
+    }
+}
+
+fn is_full(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if crate::disk::wants_space(error))
 }
 
 fn is_busy(error: &sled::Error) -> bool {

@@ -145,7 +145,10 @@ impl Intake {
         let records = known.iter().cloned().map(Record::Known).chain(events).collect();
         match self.0.journal.append(records).await {
             Ok(_) => {
-                self.0.failing.store(false, Ordering::Relaxed);
+                // On a full disk alarms are written and all else is not: that is one failure.
+                if self.0.journal.is_writable() {
+                    self.0.failing.store(false, Ordering::Relaxed);
+                }
                 Taken { new: new.len(), duplicates, unjournaled: 0 }
             }
             Err(error) => {

@@ -7,7 +7,7 @@ mod audit;
 mod dead;
 mod drill;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -65,8 +65,11 @@ pub struct Ledger {
     /// What systems gave and will not give again, and nobody has read yet.
     #[serde(default)]
     pub unread: BTreeMap<EventId, Unread>,
-    /// The last event that was decided; events are decided in the journal's order.
+    /// The last event that was decided in the journal's order.
     pub decided_to: Option<Position>,
+    /// Later events that were decided before their turn: they are about alarms.
+    #[serde(default)]
+    pub ahead: BTreeSet<Position>,
 }
 
 /// A body that was kept and not read before the process ended.
@@ -244,7 +247,7 @@ impl Ledger {
 
     /// Whether the event at `position` still waits for the rules.
     pub fn awaits_decision(&self, position: Position) -> bool {
-        self.decided_to.is_none_or(|last| position > last)
+        self.decided_to.is_none_or(|last| position > last) && !self.ahead.contains(&position)
     }
 
     /// Alerts that somebody has in hand, also if that was not decided any more before the last stop:
@@ -270,7 +273,12 @@ impl Ledger {
         if !self.awaits_decision(decided.seen) {
             return;
         }
-        self.decided_to = Some(decided.seen);
+        if decided.ahead {
+            self.ahead.insert(decided.seen);
+        } else {
+            self.decided_to = self.decided_to.max(Some(decided.seen));
+            self.ahead.retain(|ahead| Some(*ahead) > self.decided_to);
+        }
         self.memory.apply_decided(decided, decided.at);
         decided.resent.iter().for_each(|letter| self.dead.resent(letter));
         decided.actions.iter().for_each(|action| self.begun(action, decided));
@@ -391,5 +399,40 @@ impl Ledger {
             }
             None => self.memory.remove_phone(id),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decided(seen: u64, ahead: bool) -> Record {
+        let seen = Position(seen);
+        Record::Decided(Arc::new(Decided { seen, ahead, ..Decided::default() }))
+    }
+
+    fn waiting(ledger: &Ledger) -> Vec<u64> {
+        (1..=5).filter(|at| ledger.awaits_decision(Position(*at))).collect()
+    }
+
+    #[test]
+    fn what_was_decided_before_its_turn_is_not_decided_again_and_hides_nothing() {
+        let mut ledger = Ledger::default();
+        for (seen, ahead, left) in [
+            (1, false, vec![2, 3, 4, 5]),
+            (4, true, vec![2, 3, 5]),
+            (2, false, vec![3, 5]),
+            (3, false, vec![5]),
+            (5, false, vec![]),
+        ] {
+            ledger.apply(&decided(seen, ahead));
+            assert_eq!(waiting(&ledger), left);
+            // Over a restart, too, and however often it is read.
+            let checkpoint = ledger.checkpoint(Position(9)).unwrap();
+            ledger = Ledger::from_checkpoint(&checkpoint).unwrap();
+            ledger.apply(&decided(seen, ahead));
+            assert_eq!(waiting(&ledger), left);
+        }
+        assert!(ledger.ahead.is_empty());
     }
 }

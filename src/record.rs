@@ -57,13 +57,28 @@ pub enum Record {
     BodyRead(BodyRead),
 }
 
+/// What claim a record has on the space that is kept for alarms, when the disk is full; the least
+/// first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// None: it is refused.
+    Ordinary,
+    /// On a part of it: what Portero must write to know what it has done, and to free space.
+    Keeping,
+    /// On all of it.
+    Alarm,
+}
+
 /// What the rules made of one event.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Decided {
     /// The event.
     pub event: EventId,
-    /// Where its `Seen` record is; decisions are made in this order.
+    /// Where its `Seen` record is; decisions are made in this order, but for those that are ahead.
     pub seen: Position,
+    /// It overtook older events that still waited: it is about an alarm.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ahead: bool,
     /// The moment the rules were asked.
     pub at: Timestamp,
     /// Which set of rule files answered: the first digits of their hash.

@@ -2,14 +2,21 @@
 //! about every event, writes what they decided back as one record, and hands durable decisions to
 //! delivery. It owns the ledger; everybody else sees a [`View`] of it.
 
-use std::collections::{BTreeSet, HashMap};
+mod backlog;
+mod view;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Map, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::action::{Action, ActionId, Outcome, PhoneId, Task};
+pub use backlog::Backlog;
+use backlog::Work;
+pub use view::View;
+
+use crate::action::{Action, ActionId, Outcome, Task};
 use crate::alert::AlertId;
 use crate::builtin;
 use crate::clock::Clock;
@@ -21,14 +28,17 @@ use crate::event::Event;
 use crate::event::Heard;
 use crate::intake::{Direct, Intake};
 use crate::journal::{AppendError, Entry, Journal};
-use crate::ledger::{DeadLetter, Ledger, Phone};
+use crate::ledger::Ledger;
 use crate::phones::{Ask, Denied, plan};
-use crate::record::{Decided, KnownChange, Position, Receipt, Record, Settled};
-use crate::rules::{Alert, RuleSet};
+use crate::record::{Class, Decided, KnownChange, Position, Receipt, Record, Settled};
+use crate::rules::RuleSet;
 use crate::telemetry;
 use crate::timer::{GONE_EVENT, SCHEDULE_SET_EVENT, Timer};
 use crate::waits::Waits;
 
+/// Events decided, or decisions acted upon, before the router looks whether something more urgent
+/// has come: a few milliseconds' work.
+const WORK_MAX: usize = 64;
 /// Decisions in one append: bounds what one torn write can cost and what one batch holds.
 const RECORDS_PER_APPEND_MAX: usize = 512;
 
@@ -61,30 +71,6 @@ pub enum Ack {
     Told(ActionId),
 }
 
-/// What the page, the webhooks and the command line may see of the ledger.
-#[derive(Debug, Default)]
-pub struct View {
-    /// All phones.
-    pub phones: Vec<(PhoneId, Phone)>,
-    /// Session fingerprints and whose they are.
-    pub sessions: HashMap<String, PhoneId>,
-    /// Systems by source, with what is known of their connection (`<source>/link`).
-    pub links: Vec<(String, serde_json::Value)>,
-    /// Alerts, the newest first.
-    pub alerts: Vec<(AlertId, Alert)>,
-    /// What somebody was to be told and was not, the newest first.
-    pub dead: Vec<Arc<DeadLetter>>,
-    /// What happened at doors, the newest first.
-    pub audit: Vec<Arc<Event>>,
-}
-
-impl View {
-    /// The phone of this id.
-    pub fn phone(&self, id: &PhoneId) -> Option<&Phone> {
-        self.phones.iter().find(|(other, _)| other == id).map(|(_, phone)| phone)
-    }
-}
-
 /// What the router is made of; `app` fills it.
 pub struct Router {
     /// The fold so far: all durable records are in it.
@@ -107,6 +93,8 @@ pub struct Router {
     pub view: watch::Sender<Arc<View>>,
     /// The end of what has been folded in.
     pub applied: Position,
+    /// What is to be done; starts empty.
+    pub backlog: Backlog,
 }
 
 /// Where the router's work comes from.
@@ -124,11 +112,11 @@ pub struct Inbox {
 impl Router {
     /// Decides what waits from before the start, then runs until drained.
     pub async fn run(mut self, undecided: Vec<(Position, Arc<Event>)>, mut inbox: Inbox) {
-        let mut records = Vec::new();
+        self.intake.accepted(undecided.len());
         for (position, event) in undecided {
-            self.decide(position, &event, &mut records);
+            let is_urgent = self.rules.is_about_alarm(&event);
+            self.backlog.decide(position, event, is_urgent);
         }
-        self.write(records);
         self.show();
         self.rules_in_force("start");
         let mut waits = Waits::after_start(&self.ledger, Instant::now());
@@ -149,26 +137,26 @@ impl Router {
                     let due = waits.due(&self.ledger, self.clock.now(), Instant::now());
                     self.take_own(due);
                 }
+                // Little at a time: what comes meanwhile may be more urgent.
+                () = tokio::task::yield_now(), if !self.backlog.is_empty() => self.work(),
                 else => return,
             }
         }
     }
 
-    /// Folds a durable batch in; what it decides is written back as soon as possible.
+    /// Folds a durable batch in, and takes notice of what is to be done about it.
     fn batch(&mut self, batch: &[Entry]) {
-        let mut records = Vec::new();
-        let mut seen = 0;
         let mut changed = false;
         for entry in batch {
             self.doors.observe(&entry.record);
             match &entry.record {
                 Record::Seen(event) => {
-                    seen += 1;
                     changed |= self.ledger.seen(event);
-                    self.decide(entry.position, event, &mut records);
+                    let is_urgent = self.rules.is_about_alarm(event);
+                    self.backlog.decide(entry.position, event.clone(), is_urgent);
                 }
                 Record::Decided(decided) => {
-                    self.act(decided);
+                    self.backlog.act(decided.clone());
                     changed |= !decided.alerts.is_empty() || !decided.acked.is_empty();
                     changed |= !decided.resent.is_empty() || decided.has_letters();
                 }
@@ -188,21 +176,44 @@ impl Router {
             }
             self.applied = entry.next;
         }
-        self.write(records);
-        if seen > 0 {
-            self.intake.decided(seen);
-        }
         if changed {
             self.show();
         }
     }
 
+    /// Does some of what waits; what it decides is written back as soon as possible.
+    fn work(&mut self) {
+        let mut records = Vec::new();
+        let mut seen = 0;
+        for _ in 0..WORK_MAX {
+            match self.backlog.next() {
+                Some(Work::Decide(position, event, is_ahead)) => {
+                    seen += 1;
+                    self.decide(position, &event, is_ahead, &mut records);
+                }
+                Some(Work::Act(decided)) => self.act(&decided),
+                None => break,
+            }
+        }
+        self.write(records);
+        if seen > 0 {
+            self.intake.decided(seen);
+        }
+    }
+
     /// Asks the rules about one event, unless that was done before the last stop.
-    fn decide(&mut self, position: Position, event: &Arc<Event>, records: &mut Vec<Record>) {
+    fn decide(
+        &mut self,
+        position: Position,
+        event: &Arc<Event>,
+        is_ahead: bool,
+        records: &mut Vec<Record>,
+    ) {
         if !self.ledger.awaits_decision(position) {
             return;
         }
-        let decided = Arc::new(self.ask_rules(position, event));
+        let decided = self.ask_rules(position, event);
+        let decided = Arc::new(Decided { ahead: is_ahead, ..decided });
         telemetry::decided(&decided);
         // From here on nothing of them leaves; they end when this is durable.
         decided.acked.iter().for_each(|acked| self.hold(acked.alert));
@@ -237,6 +248,8 @@ impl Router {
     /// Rules came into force: waits of those that are no more end, and what the new ones wait for
     /// begins. In this order: together they are one append.
     fn rules_in_force(&self, version: &str) {
+        let rules = self.rules.clone();
+        self.journal.set_judge(move |records| rules.class(records));
         let unique = format!("{version} {}", self.clock.now());
         let own = [self.end_gone(&unique), self.set_schedules(&unique)];
         self.take_own(own.into_iter().flatten().collect());
@@ -285,7 +298,7 @@ impl Router {
 
     /// Writes decisions; if the journal refuses, people are told all the same.
     fn write(&self, records: Vec<Record>) {
-        for chunk in chunks(records) {
+        for chunk in chunks(records, |group| self.rules.class(group)) {
             let decisions: Vec<Arc<Decided>> = chunk.iter().filter_map(with_actions).collect();
             let written = self.journal.submit(chunk);
             if decisions.is_empty() {
@@ -419,7 +432,8 @@ impl Router {
     }
 
     fn checkpoint(&self, reply: oneshot::Sender<Option<Position>>) {
-        let as_of = self.applied;
+        // What was not decided yet is read again after a restart.
+        let as_of = self.backlog.oldest().map_or(self.applied, |oldest| oldest.min(self.applied));
         let written = match self.ledger.checkpoint(as_of) {
             Ok(checkpoint) => self.journal.submit(vec![Record::Checkpoint(checkpoint)]),
             Err(error) => {
@@ -441,8 +455,11 @@ impl Router {
             }
             let mut any = false;
             while let Ok(batch) = inbox.entries.try_recv() {
-                any |= batch.iter().any(|entry| matches!(entry.record, Record::Seen(_)));
                 self.batch(&batch);
+            }
+            while !self.backlog.is_empty() {
+                any = true;
+                self.work();
             }
             // Decisions may emit events, which come back as batches: until none do.
             let durable = self.journal.barrier().await;
@@ -453,23 +470,7 @@ impl Router {
     }
 
     fn show(&self) {
-        let phones: Vec<_> =
-            self.ledger.phones.iter().map(|(id, phone)| (id.clone(), phone.clone())).collect();
-        let sessions = phones
-            .iter()
-            .filter_map(|(id, phone)| Some((phone.session.clone()?, id.clone())))
-            .collect();
-        let known = self.ledger.memory.known().iter();
-        let links = known
-            .filter_map(|(path, entry)| Some((path.strip_suffix("/link")?, &entry.value)))
-            .map(|(source, link)| (source.to_string(), link.clone()))
-            .collect();
-        let alerts = self.ledger.memory.alerts().iter();
-        let mut alerts: Vec<_> = alerts.map(|(id, alert)| (id, alert.clone())).collect();
-        alerts.sort_by_key(|(_, alert)| std::cmp::Reverse(alert.begun));
-        let dead = self.ledger.dead.newest_first();
-        let audit = self.ledger.audit.newest_first();
-        self.view.send_replace(Arc::new(View { phones, sessions, links, alerts, dead, audit }));
+        self.view.send_replace(Arc::new(View::of(&self.ledger)));
     }
 }
 
@@ -512,15 +513,64 @@ fn with_actions(record: &Record) -> Option<Arc<Decided>> {
     }
 }
 
-/// Cuts decisions into appends, never between a decision and what it emits.
-fn chunks(records: Vec<Record>) -> Vec<Vec<Record>> {
-    let mut chunks: Vec<Vec<Record>> = Vec::new();
+/// Cuts decisions into appends: never between a decision and what it emits, and always between one
+/// about an alarm and another, which a full disk must not take along.
+fn chunks(records: Vec<Record>, class: impl Fn(&[Record]) -> Class) -> Vec<Vec<Record>> {
+    let mut groups: Vec<Vec<Record>> = Vec::new();
     for record in records {
-        let full = chunks.last().is_none_or(|chunk| chunk.len() >= RECORDS_PER_APPEND_MAX);
-        match chunks.last_mut() {
-            Some(chunk) if !full || !matches!(record, Record::Decided(_)) => chunk.push(record),
-            _ => chunks.push(vec![record]),
+        match groups.last_mut() {
+            Some(group) if !matches!(record, Record::Decided(_)) => group.push(record),
+            _ => groups.push(vec![record]),
         }
     }
-    chunks
+    let mut chunks: Vec<(Class, Vec<Record>)> = Vec::new();
+    for group in groups {
+        let own = class(&group);
+        match chunks.last_mut() {
+            Some((class, chunk)) if *class == own && chunk.len() < RECORDS_PER_APPEND_MAX => {
+                chunk.extend(group);
+            }
+            _ => chunks.push((own, group)),
+        }
+    }
+    chunks.into_iter().map(|(_, chunk)| chunk).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    /// What is about an alarm here is known by its number.
+    fn decided(number: u64) -> Record {
+        Record::Decided(Arc::new(Decided { seen: Position(number), ..Decided::default() }))
+    }
+
+    fn class(group: &[Record]) -> Class {
+        match &group[0] {
+            Record::Decided(decided) if decided.seen.0 >= 100 => Class::Alarm,
+            _ => Class::Ordinary,
+        }
+    }
+
+    #[test]
+    fn decisions_are_cut_in_order_and_a_full_disk_takes_no_alarm_along() {
+        let settled = |n: u8| {
+            let id = ActionId([n; 16]);
+            Record::Settled(Settled::new(id, Outcome::Delivered, 1, Timestamp::UNIX_EPOCH))
+        };
+        let records =
+            vec![decided(1), settled(1), decided(2), decided(100), settled(2), decided(3)];
+        let cut = chunks(records, class);
+        let lengths: Vec<usize> = cut.iter().map(Vec::len).collect();
+        assert_eq!(lengths, [3, 2, 1]);
+        let seen = cut.iter().flatten().filter_map(|record| match record {
+            Record::Decided(decided) => Some(decided.seen.0),
+            _ => None,
+        });
+        assert_eq!(seen.collect::<Vec<_>>(), [1, 2, 100, 3]);
+        let many: Vec<Record> = (0..1_200).map(|_| decided(1)).collect();
+        assert_eq!(chunks(many, class).len(), 1_200usize.div_ceil(RECORDS_PER_APPEND_MAX));
+    }
 }

@@ -16,6 +16,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// What came due while nobody looked waits this long for the systems to connect, so that it is
 /// decided by what is true now. Most are connected in a second or two.
 const RECONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// From then on they have this long to say how things are: most answer in a moment.
+const SETTLE_WITHIN: Duration = Duration::from_secs(3);
 /// How often that is looked at.
 const RECONNECT_LOOK_EVERY: Duration = Duration::from_millis(200);
 /// What is said to be due and not decided yet is said again after this long: the way there may
@@ -29,8 +31,19 @@ pub struct Waits {
     /// Of these it was said before, and nothing came of it.
     again: HashSet<TimerId>,
     said_at: Instant,
-    /// Until then, what is overdue waits for these systems to tell how they are.
-    hold: Option<(Instant, Timestamp)>,
+    /// What is overdue waits for systems to tell how they are.
+    hold: Option<Hold>,
+}
+
+/// Why nothing is due yet after a start.
+#[derive(Debug)]
+struct Hold {
+    /// The end of waiting for connections.
+    until: Instant,
+    /// The last word about a connection before the start.
+    last: Timestamp,
+    /// Since when all systems are connected.
+    connected: Option<Instant>,
 }
 
 impl Waits {
@@ -38,7 +51,7 @@ impl Waits {
     pub fn after_start(ledger: &Ledger, up: Instant) -> Waits {
         let links = ledger.memory.known().iter().filter(|(path, _)| path.ends_with("/link"));
         let last = links.map(|(_, entry)| entry.at).max();
-        let hold = last.map(|last| (up + RECONNECT_WITHIN, last));
+        let hold = last.map(|last| Hold { until: up + RECONNECT_WITHIN, last, connected: None });
         Waits { said: HashSet::new(), again: HashSet::new(), said_at: up, hold }
     }
 
@@ -60,6 +73,9 @@ impl Waits {
 
     /// The events that say which timers are due; each timer's once in a while.
     pub fn due(&mut self, ledger: &Ledger, now: Timestamp, up: Instant) -> Vec<Event> {
+        if let Some(hold) = self.hold.as_mut().filter(|hold| hold.are_connected(ledger)) {
+            hold.connected.get_or_insert(up);
+        }
         if self.is_held(ledger, up) {
             return Vec::new();
         }
@@ -79,11 +95,21 @@ impl Waits {
         new.into_iter().map(say).collect()
     }
 
-    /// Whether a system has not yet said since the start whether it is connected.
+    /// Whether a system may not yet have said how things are.
     fn is_held(&self, ledger: &Ledger, up: Instant) -> bool {
-        let Some((until, last)) = self.hold else { return false };
+        let Some(hold) = &self.hold else { return false };
+        match hold.connected {
+            Some(connected) => up < connected + SETTLE_WITHIN,
+            None => up < hold.until || hold.are_connected(ledger),
+        }
+    }
+}
+
+impl Hold {
+    /// Whether every system has said since the start that it is connected.
+    fn are_connected(&self, ledger: &Ledger) -> bool {
         let links = ledger.memory.known().iter().filter(|(path, _)| path.ends_with("/link"));
         let mut links = links.map(|(_, entry)| entry);
-        up < until && links.any(|link| link.at <= last || link.value["up"] != true)
+        links.all(|link| link.at > self.last && link.value["up"] == true)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! What must hold after anything: every acknowledged record is there exactly once, at its position
 //! and in order; nothing appears that was never submitted; a call is there whole or not at all;
-//! damage costs the damaged records only and is named.
+//! damage costs the damaged records only and is named; on a full disk alarms are taken as long as
+//! there is a reserve, and it comes back.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -17,9 +18,15 @@ use portero::clock::Clock;
 use portero::disk::SimDisk;
 use portero::event::{Event, EventId, Marks, Trust};
 use portero::journal::{AppendError, Config, Damage, Entry, Journal, read_dir};
-use portero::record::{Position, Record};
+use portero::record::{Class, Position, Record};
 
 const HOUR: Duration = Duration::from_secs(3600);
+
+/// Room for some calls.
+const RESERVE: u64 = 6_000;
+
+/// After it a healthy disk has its reserve again.
+const MENDED_AFTER: Duration = Duration::from_secs(150);
 
 /// One thing that happens.
 #[derive(Debug, Clone)]
@@ -30,6 +37,8 @@ enum Step {
     Submit(Vec<u8>),
     /// Time passes: microseconds, so that crashes fall into syncs.
     Wait(u16),
+    /// Time passes: minutes, so that the reserve is looked at.
+    Pause(u8),
     /// Time passes: hours on the wall clock.
     Age(u8),
     /// An orderly end and a new start.
@@ -54,10 +63,11 @@ fn step() -> impl Strategy<Value = Step> {
         8 => calls().prop_map(Step::Append),
         4 => calls().prop_map(Step::Submit),
         4 => (0u16..9000).prop_map(Step::Wait),
+        1 => (1u8..3).prop_map(Step::Pause),
         2 => (1u8..8).prop_map(Step::Age),
         2 => Just(Step::Reopen),
         3 => Just(Step::Crash),
-        1 => (0u16..3000).prop_map(Step::Space),
+        2 => (0u16..3000).prop_map(Step::Space),
         1 => (1u8..4).prop_map(Step::FailSyncs),
         1 => (1u8..4).prop_map(Step::FailAppends),
         1 => Just(Step::ShortWrites),
@@ -69,7 +79,22 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn config() -> Config {
-    Config { segment_bytes: 2_500, keep: 10 * HOUR, keep_bytes: 30_000, duplicates_for: 30 * HOUR }
+    Config {
+        segment_bytes: 2_500,
+        keep: 10 * HOUR,
+        keep_bytes: 30_000,
+        duplicates_for: 30 * HOUR,
+        reserve_bytes: RESERVE,
+    }
+}
+
+/// Every third record is about an alarm.
+fn class(records: &[Record]) -> Class {
+    let is_alarm = |record: &Record| number(record).is_some_and(|number| number % 3 == 0);
+    match records.iter().any(is_alarm) {
+        true => Class::Alarm,
+        false => Class::Ordinary,
+    }
 }
 
 fn id(number: u32) -> EventId {
@@ -133,7 +158,9 @@ fn ensure(holds: bool, why: impl FnOnce() -> String) -> Check {
 
 async fn open(disk: &SimDisk, clock: &Clock) -> Result<Journal, String> {
     let opened = Journal::open(Arc::new(disk.clone()), config(), clock.clone()).await;
-    opened.map(|(journal, _)| journal).map_err(|error| error.to_string())
+    let journal = opened.map(|(journal, _)| journal).map_err(|error| error.to_string())?;
+    journal.set_judge(class);
+    Ok(journal)
 }
 
 impl World {
@@ -181,6 +208,10 @@ impl World {
             while let Ok(batch) = self.follower.try_recv() {
                 self.followed.extend(batch.iter().filter_map(|entry| number(&entry.record)));
             }
+            let is_alarm = call.numbers.iter().any(|number| number % 3 == 0);
+            if matches!(answer, Err(AppendError::KeptForAlarms)) {
+                ensure(!is_alarm, || format!("an alarm was refused: {:?}", call.numbers))?;
+            }
             let Ok(positions) = answer else { continue };
             for (number, position) in call.numbers.into_iter().zip(positions) {
                 ensure(self.followed.contains(&number), || format!("{number} was not published"))?;
@@ -209,8 +240,14 @@ impl World {
         self.check()
     }
 
-    async fn rot(&mut self, which: u16, bit: u16) -> Check {
+    /// Nothing goes wrong any more, and the journal has had time to see that.
+    async fn mend(&mut self) {
         self.disk.faults(|faults| *faults = Default::default());
+        tokio::time::sleep(MENDED_AFTER).await;
+    }
+
+    async fn rot(&mut self, which: u16, bit: u16) -> Check {
+        self.mend().await;
         // Something behind it, so that all before is sealed; then a moment for the mark.
         self.submit(&[1]);
         self.collect(true).await?;
@@ -342,6 +379,9 @@ impl World {
             }
             Step::Submit(sizes) => self.submit(sizes),
             Step::Wait(us) => tokio::time::sleep(Duration::from_micros((*us).into())).await,
+            Step::Pause(minutes) => {
+                tokio::time::sleep(Duration::from_secs(60 * u64::from(*minutes))).await;
+            }
             Step::Age(hours) => {
                 let hours = SignedDuration::from_hours((*hours).into());
                 self.clock.set(self.clock.now() + hours);
@@ -381,7 +421,9 @@ fn run(seed: u64, steps: &[Step], idle_syncs: bool) -> Check {
             world.go(step).await.map_err(|why| format!("step {i}: {why}"))?;
         }
         world.collect(true).await?;
-        world.disk.faults(|faults| *faults = Default::default());
+        world.mend().await;
+        let kept = world.journal.reserve();
+        ensure(kept == RESERVE, || format!("{kept} bytes are kept for alarms"))?;
         world.submit(&[2]);
         world.collect(true).await?;
         let last = world.next - 1;
@@ -412,6 +454,43 @@ fn power_cuts_right_after_an_acknowledgement_lose_nothing() {
         let round = [Step::Append(vec![1, 3]), Step::Submit(vec![2, 1]), wait, Step::Crash];
         let steps: Vec<Step> = round.iter().cycle().take(20).cloned().collect();
         assert_eq!(run(seed, &steps, false), Ok(()), "seed {seed}");
+    }
+}
+
+/// A flood fills the disk, whatever else is on it; then alarms are taken, and outlive a power cut.
+#[test]
+fn on_a_full_disk_alarms_are_taken_all_the_same() {
+    for seed in 0..100 {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let checked = runtime.block_on(async {
+            let mut world = World::new(seed, false).await;
+            world.mend().await;
+            let space = 3_000 + seed * 17;
+            world.disk.faults(|faults| faults.space = Some(space));
+            for _ in 0..40 {
+                world.submit(&[1]);
+                if world.next % 3 == 0 {
+                    world.next += 1; // No alarm yet.
+                }
+                world.collect(true).await?;
+            }
+            ensure(!world.journal.is_writable(), || "it is not full".into())?;
+            let before = world.acknowledged.len();
+            for call in 0..8 {
+                // One alone, and then two of which the second is none.
+                world.next = world.next.next_multiple_of(3);
+                world.submit(&[1 + call % 2]);
+                world.collect(true).await?;
+            }
+            let taken = world.acknowledged.len() - before;
+            ensure(taken == 12, || format!("{taken} of 12 were taken"))?;
+            world.reopen(true).await
+        });
+        assert_eq!(checked, Ok(()), "seed {seed}");
     }
 }
 

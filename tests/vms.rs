@@ -271,14 +271,32 @@ async fn a_door_never_opens_twice_or_where_it_may_not() {
     // A refused token is certain not to have opened it: once more, with a new one.
     test.sim.misbehave(Mischief::Expired, "open-door", 1);
     assert_eq!(test.open("Home").await, Reply::Done(Value::Null));
-    // So is a redirect, which keeps the method.
-    test.sim.misbehave(Mischief::Moved, "open-door", 1);
-    assert_eq!(test.open("Home").await, Reply::Done(Value::Null));
-    assert_eq!(test.sim.opened(), [180, 180, 180]);
+    assert_eq!(test.sim.opened(), [180, 180]);
     test.sim.set(180, "is_open_door_app", false);
     test.polls(2).await;
     assert!(matches!(test.open("Home").await, Reply::Refused(_)));
-    assert_eq!(test.sim.count("POST", "/open-door"), 10);
+    assert_eq!(test.sim.count("POST", "/open-door"), 8);
+}
+
+#[tokio::test]
+async fn an_opening_never_follows_a_redirect() {
+    let test = Test::new().await;
+    // Whether it acts before it redirects or not: one order is one request, to one door.
+    let mut asked = 0;
+    for status in [301, 302, 303, 307, 308] {
+        for to in ["", "/api/v1/intercom/181/open-door"] {
+            test.sim.misbehave(Mischief::ActsAndMoves(status, to), "open-door", usize::MAX);
+            let reply = test.open("Home").await;
+            let Reply::Unknown(why) = reply else { panic!("{status} {to}: {reply:?}") };
+            assert!(why.contains("answered with a redirect to http"), "{why}");
+            asked += 1;
+            test.sim.behave();
+        }
+    }
+    test.sim.misbehave(Mischief::Moved, "open-door", 1);
+    assert!(matches!(test.open("Home").await, Reply::Unknown(_)));
+    assert_eq!(test.sim.opened(), vec![180; asked]);
+    assert_eq!(test.sim.count("POST", "/open-door"), asked + 1);
 }
 
 #[tokio::test]

@@ -10,11 +10,15 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::disk::OsDisk;
 use crate::event::Event;
-use crate::index::{Condition, Index, StateRow};
+use crate::index::{Condition, Index, IndexError, StateRow};
 use crate::journal::{Entry, Journal, Reader};
 use crate::ledger::Ledger;
 use crate::record::{Checkpoint, Position, Record};
 use crate::web::timeline::Latest;
+
+/// Given to an index that finds the disk full, as often as it helps: it writes half a megabyte at a
+/// time.
+const INDEX_ROOM_BYTES: u64 = 1 << 20;
 
 /// What the journal says at start.
 pub(super) struct Recovered {
@@ -44,24 +48,33 @@ pub(super) async fn recover(config: &Config, clock: &Clock) -> Result<Recovered,
     })
 }
 
-/// The index, with everything in it that the journal holds.
-pub(super) fn open_index(
+/// The index, with everything in it that the journal holds. On a full disk it gets what it needs
+/// of the space that is kept for alarms: what was not delivered before a crash must go on.
+pub(super) async fn open_index(
     path: &Path,
     journal: &Journal,
     ledger: &Ledger,
 ) -> Result<Index, StartError> {
-    let (index, condition) = cannot!(Index::open(path), "cannot open the index")?;
+    loop {
+        match caught_up(path, journal, ledger) {
+            Err(error) if error.wants_space() && journal.make_room(INDEX_ROOM_BYTES).await => {}
+            done => return cannot!(done, "cannot open the index"),
+        }
+    }
+}
+
+fn caught_up(path: &Path, journal: &Journal, ledger: &Ledger) -> Result<Index, IndexError> {
+    let (index, condition) = Index::open(path)?;
     if let Condition::Damaged { why, moved_to } = condition {
         let moved_to = moved_to.display();
         tracing::warn!(why, %moved_to, "the index is damaged; it is built anew from the journal");
     }
-    let done = cannot!(index.catch_up(journal), "cannot bring the index up to date")?;
+    let done = index.catch_up(journal)?;
     if let Some(why) = done.rebuilt {
         tracing::info!(why, entries = done.entries, "the index was built anew");
     }
     if done.is_partial {
-        let restored = index.restore(state_rows(ledger), ledger.phones.clone());
-        cannot!(restored, "cannot bring the index up to date")?;
+        index.restore(state_rows(ledger), ledger.phones.clone())?;
     }
     Ok(index)
 }

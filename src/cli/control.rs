@@ -26,8 +26,13 @@ impl Server {
         let Some(control) = Control::read(store).filter(|_| StoreLock::is_held(store)) else {
             return Ok(None);
         };
-        // Never through a proxy: the token must not leave the machine.
-        let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_WITHIN).build()?;
+        // Never through a proxy or along a redirect: the token must not leave the machine, and a
+        // door is asked for once.
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(ANSWER_WITHIN)
+            .build()?;
         Ok(Some(Server { control, http }))
     }
 

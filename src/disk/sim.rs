@@ -16,7 +16,7 @@ const SECTOR_BYTES: usize = 512;
 /// What goes wrong from now on. All off at first.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
-    /// Bytes until the disk is full; endless if none.
+    /// Bytes until the disk is full; endless if none. Cutting and removing files gives bytes back.
     pub space: Option<u64>,
     /// How many of the next syncs (of files or the directory) fail. What a failed sync should
     /// have written is gone for good although it still reads well, as on Linux.
@@ -199,6 +199,14 @@ impl World {
         Ok(if lies { bytes.len() } else { take })
     }
 
+    /// A file lost its name: others may have its bytes.
+    fn free(&mut self, node: usize) {
+        let freed = self.nodes[node].now.len() as u64;
+        if let Some(space) = &mut self.faults.space {
+            *space += freed;
+        }
+    }
+
     /// Whether the sync that just ended did its work.
     fn sync_outcome(&mut self) -> io::Result<bool> {
         self.alive()?;
@@ -275,7 +283,19 @@ impl Disk for SimDisk {
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut world = self.world();
         world.alive()?;
-        world.names.remove(name).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let node = world.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        world.free(node);
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut world = self.world();
+        world.alive()?;
+        let node = world.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        if let Some(replaced) = world.names.insert(to.into(), node) {
+            world.free(replaced);
+        }
+        Ok(())
     }
 
     fn sync_directory(&self) -> Syncing {

@@ -5,6 +5,11 @@ use std::time::Duration;
 use jiff::{SpanRelativeTo, Unit};
 use serde::{Deserialize, Deserializer};
 
+/// What is kept for alarms, unless somebody says otherwise: an alarm takes about 3 kB from the event
+/// to the last outcome, so it is room for some thousands of them, weeks of an estate, and nothing
+/// that a disk on which history is kept would miss.
+pub const RESERVE_BYTES: u64 = 8 << 20;
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How large the journal's segments are and how long they are kept. Durations are written as
@@ -24,6 +29,8 @@ pub struct Config {
     /// request has no date that could expire, so this is longer than a year.
     #[serde(deserialize_with = "duration")]
     pub duplicates_for: Duration,
+    /// The space that is kept for alarms, for when the disk is full; none if 0.
+    pub reserve_bytes: u64,
 }
 
 impl Default for Config {
@@ -33,6 +40,7 @@ impl Default for Config {
             keep: 90 * DAY,
             keep_bytes: 4 << 30,
             duplicates_for: 400 * DAY,
+            reserve_bytes: RESERVE_BYTES,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use crate::disk::wants_space;
 use crate::record::Position;
 
 /// Why records were not made durable. None of them is acknowledged; after
@@ -13,6 +14,9 @@ pub enum AppendError {
     /// The disk is full. The next append tries again.
     #[error("the journal's disk is full")]
     DiskFull,
+    /// The disk is full, and this is nothing that the rest of its space is kept for.
+    #[error("the journal's disk is full; what is left of it is kept for alarms")]
+    KeptForAlarms,
     /// The bytes could not be written. The next append tries again.
     #[error("the journal cannot be written: {0}")]
     Write(#[source] Arc<io::Error>),
@@ -36,15 +40,25 @@ pub enum AppendError {
 impl AppendError {
     /// A failed write, told apart from a full disk.
     pub(super) fn write(error: io::Error) -> AppendError {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => AppendError::DiskFull,
-            _ => AppendError::Write(Arc::new(error)),
+        match wants_space(&error) {
+            true => AppendError::DiskFull,
+            false => AppendError::Write(Arc::new(error)),
         }
     }
 
     /// A failed sync.
     pub(super) fn sync(error: io::Error) -> AppendError {
         AppendError::Sync(Arc::new(error))
+    }
+
+    /// Whether it would have gone well with more space. Some file systems find out only when they
+    /// sync.
+    pub(super) fn wants_space(&self) -> bool {
+        match self {
+            AppendError::DiskFull => true,
+            AppendError::Sync(error) => wants_space(error),
+            _ => false,
+        }
     }
 }
 

@@ -5,8 +5,12 @@
 //! [`Journal::subscribe`] hands out what became durable, [`Journal::read`] what is on disk. A
 //! damaged place is named and skipped, never passed over in silence.
 //!
+//! Some of the disk's space is kept for alarms. When the disk is full, ordinary records are refused
+//! and alarms are written on.
+//!
 //! It knows of its records only what keeping them takes: how old they are, which ids must outlive
-//! them, and where the newest checkpoint is.
+//! them, and where the newest checkpoint is. Which are about alarms it is told, see
+//! [`Journal::set_judge`].
 
 mod config;
 mod error;
@@ -14,9 +18,12 @@ mod frame;
 mod queue;
 mod reader;
 mod recover;
+mod reserve;
 mod retain;
 mod segment;
 mod writer;
+#[cfg(test)]
+mod full_disk;
 #[cfg(test)]
 mod tests;
 
@@ -24,9 +31,9 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
-pub use config::Config;
+pub use config::{Config, RESERVE_BYTES};
 pub use error::{AppendError, Damage, Flaw, JournalError};
 pub use frame::CALL_BYTES_MAX;
 pub use queue::{QUEUE_BYTES_MAX, QUEUE_BYTES_SOFT};
@@ -36,7 +43,10 @@ pub use retain::Retained;
 
 use crate::clock::Clock;
 use crate::disk::Disk;
-use crate::record::{Position, Record};
+use crate::record::{Class, Position, Record};
+
+/// Says what claim the records of one call have on the space that is kept for alarms.
+pub type Judge = Arc<dyn Fn(&[Record]) -> Class + Send + Sync>;
 
 /// One record and where it is.
 #[derive(Debug, Clone)]
@@ -69,12 +79,25 @@ struct Shared {
     /// Everything before this position is acknowledged.
     durable: AtomicU64,
     is_writable: AtomicBool,
+    /// Whether alarms only are written, and how many bytes are kept for them.
+    is_full: AtomicBool,
+    reserve: AtomicU64,
+    judge: Mutex<Option<Judge>>,
+    /// Who wants how much of the reserve.
+    wishes: Mutex<Vec<(u64, oneshot::Sender<bool>)>>,
     followers: Mutex<Vec<mpsc::UnboundedSender<Arc<[Entry]>>>>,
     rolled: watch::Sender<Position>,
     /// Whether the writer has ended.
     ended: watch::Sender<bool>,
     /// What is known about the oldest segment's age; see [`retain`].
     oldest: Mutex<Option<retain::Age>>,
+}
+
+impl Shared {
+    /// The judge, or one that takes everything for an alarm: nobody has said yet what is none.
+    fn judge(&self) -> Judge {
+        lock(&self.judge).clone().unwrap_or_else(|| Arc::new(|_: &[Record]| Class::Alarm))
+    }
 }
 
 struct Closer(Arc<Shared>);
@@ -111,6 +134,10 @@ impl Journal {
             bases: Mutex::new(found.bases),
             durable: AtomicU64::new(found.opened.end.0),
             is_writable: AtomicBool::new(true),
+            is_full: AtomicBool::new(false),
+            reserve: AtomicU64::new(0),
+            judge: Mutex::default(),
+            wishes: Mutex::default(),
             followers: Mutex::default(),
             rolled,
             ended: watch::channel(false).0,
@@ -206,9 +233,36 @@ impl Journal {
         Position(self.shared.durable.load(Ordering::Acquire))
     }
 
-    /// Whether the last write worked. When it did not, the writer keeps trying.
+    /// Whether the last write worked, and whatever comes is written. If not, the writer keeps
+    /// trying.
     pub fn is_writable(&self) -> bool {
         self.shared.is_writable.load(Ordering::Acquire)
+    }
+
+    /// Whether the disk is full and what is left of it is for alarms.
+    pub fn is_full(&self) -> bool {
+        self.shared.is_full.load(Ordering::Acquire)
+    }
+
+    /// How many bytes are kept for alarms; see [`Config::reserve_bytes`].
+    pub fn reserve(&self) -> u64 {
+        self.shared.reserve.load(Ordering::Acquire)
+    }
+
+    /// Gives up so many bytes of what is kept for alarms, for something without which there is no
+    /// start, and alarms of before a crash would not be told. Whether it did: half of all is for
+    /// alarms alone.
+    pub async fn make_room(&self, bytes: u64) -> bool {
+        let (answer, given) = oneshot::channel();
+        lock(&self.shared.wishes).push((bytes, answer));
+        self.shared.queue.work.notify_one();
+        !*self.shared.ended.borrow() && given.await.unwrap_or(false)
+    }
+
+    /// From now on this says which calls may have the space that is kept for alarms. Until the
+    /// first one everything may. Asked on a full disk only, by the writer.
+    pub fn set_judge(&self, judge: impl Fn(&[Record]) -> Class + Send + Sync + 'static) {
+        *lock(&self.shared.judge) = Some(Arc::new(judge));
     }
 
     /// The newest segment's base; changes when a segment is full, which is the moment to write a

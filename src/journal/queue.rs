@@ -48,6 +48,39 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// Takes out the calls of which `goes` says so, and hands them back; the others stay in their
+    /// order, and barriers stay.
+    pub fn take_out(&mut self, goes: impl Fn(&[Record]) -> bool) -> Vec<Call> {
+        let mut first = 0;
+        let gone = |call: &Call| {
+            let records = &self.records[first..first + call.frames];
+            first += call.frames;
+            !records.is_empty() && goes(records)
+        };
+        let gone: Vec<bool> = self.calls.iter().map(gone).collect();
+        let mut taken = Vec::new();
+        if !gone.contains(&true) {
+            return taken;
+        }
+        let all = std::mem::take(self);
+        let (mut lengths, mut records) = (frame::lengths(&all.bytes), all.records.into_iter());
+        let mut at = 0;
+        for (call, is_gone) in all.calls.into_iter().zip(gone) {
+            let start = at;
+            at += lengths.by_ref().take(call.frames).sum::<usize>();
+            let own = records.by_ref().take(call.frames);
+            if is_gone {
+                own.for_each(drop);
+                taken.push(call);
+            } else {
+                self.records.extend(own);
+                self.bytes.extend_from_slice(&all.bytes[start..at]);
+                self.calls.push(call);
+            }
+        }
+        taken
+    }
+
     /// Empties it for the next use.
     pub fn clear(&mut self) {
         self.bytes.clear();

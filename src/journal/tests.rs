@@ -12,24 +12,24 @@ use crate::disk::{OsDisk, SimDisk};
 use crate::event::{Event, EventId, Marks, Trust};
 use crate::record::{Checkpoint, Quarantined};
 
-fn moment(hours: i64) -> Timestamp {
+pub(super) fn moment(hours: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + hours * 3600).unwrap()
 }
 
-fn note(n: u32) -> Record {
+pub(super) fn note(n: u32) -> Record {
     let raw = n.to_le_bytes().to_vec();
     let (source, reason) = ("hook/x".into(), "test".into());
     Record::Quarantined(Quarantined { source, reason, received: moment(0), raw })
 }
 
-fn number(record: &Record) -> u32 {
+pub(super) fn number(record: &Record) -> u32 {
     match record {
         Record::Quarantined(kept) => u32::from_le_bytes(kept.raw[..4].try_into().unwrap()),
         other => panic!("{other:?}"),
     }
 }
 
-fn seen(id: u32, hours: i64) -> Record {
+pub(super) fn seen(id: u32, hours: i64) -> Record {
     Record::Seen(Arc::new(Event {
         id: EventId::derive([id.to_string().as_str()]),
         source: "netatmo/home".into(),
@@ -45,6 +45,11 @@ fn seen(id: u32, hours: i64) -> Record {
     }))
 }
 
+/// Without space for alarms, whose syncs nobody wants to count.
+fn bare() -> Config {
+    Config { reserve_bytes: 0, ..Config::default() }
+}
+
 fn small() -> Config {
     Config { segment_bytes: 1000, ..Config::default() }
 }
@@ -54,7 +59,7 @@ async fn open(disk: &SimDisk, config: Config) -> (Journal, Opened) {
     Journal::open(disk, config, Clock::manual(moment(0))).await.unwrap()
 }
 
-fn numbers(reader: Reader) -> Vec<u32> {
+pub(super) fn numbers(reader: Reader) -> Vec<u32> {
     reader.map(|item| number(&item.unwrap().record)).collect()
 }
 
@@ -95,7 +100,7 @@ async fn on_a_real_disk_records_are_followed_and_read_again() {
 #[tokio::test(start_paused = true)]
 async fn calls_keep_their_order_and_share_syncs() {
     let disk = SimDisk::new(1);
-    let (journal, _) = open(&disk, Config::default()).await;
+    let (journal, _) = open(&disk, bare()).await;
     let before = disk.syncs();
     let calls: Vec<_> = (0..500).map(|n| journal.submit(vec![note(n)])).collect();
     journal.barrier().await.unwrap();
@@ -149,7 +154,7 @@ async fn the_newest_checkpoint_is_found_from_the_end() {
 #[tokio::test(start_paused = true)]
 async fn a_full_disk_refuses_until_there_is_room() {
     let disk = SimDisk::new(4);
-    let (journal, _) = open(&disk, Config::default()).await;
+    let (journal, _) = open(&disk, bare()).await;
     journal.append(vec![note(0)]).await.unwrap();
     disk.faults(|faults| faults.space = Some(20));
     let refused = journal.append(vec![note(1)]).await;
@@ -166,7 +171,7 @@ async fn a_full_disk_refuses_until_there_is_room() {
 #[tokio::test(start_paused = true)]
 async fn after_a_failed_sync_a_new_segment_is_begun_at_the_same_place() {
     let disk = SimDisk::new(5);
-    let (journal, _) = open(&disk, Config::default()).await;
+    let (journal, _) = open(&disk, bare()).await;
     let mut rolled = journal.segments_rolled();
     journal.append(vec![note(0)]).await.unwrap();
     let end = journal.end();

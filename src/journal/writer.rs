@@ -4,18 +4,23 @@
 //! When a write fails, the file is brought back to its last good length and the next batch tries
 //! again. When a sync fails, nobody knows what the file holds: it is left behind and the next
 //! batch begins a new segment at the same position, which ends the old one there.
+//!
+//! When the disk is full, ordinary calls are refused, and alarms get what the [`Reserve`] gives.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::frame;
 use super::queue::Batch;
+use super::reserve::Reserve;
 use super::segment::file_name;
 use super::{AppendError, Entry, Shared, lock};
 use crate::disk::{Access, DiskFile};
-use crate::record::Position;
+use crate::record::{Class, Position, Record};
 
 /// How often an idle writer that could not write tries again, so that readiness comes back
 /// without traffic.
@@ -39,51 +44,105 @@ pub(super) struct Writer {
     /// Whether a frame on disk proves that everything before the tail was acknowledged.
     is_sealed: bool,
     batch: Batch,
+    reserve: Reserve,
+}
+
+/// What an idle writer does when nothing comes.
+#[derive(Clone, Copy)]
+enum Pause {
+    Seal,
+    Probe,
+    Nothing,
 }
 
 impl Writer {
     pub fn new(shared: Arc<Shared>) -> Writer {
         let tail = shared.durable.load(Ordering::Acquire);
-        Writer { shared, active: None, tail, is_sealed: true, batch: Batch::default() }
+        let reserve = Reserve::open(Arc::clone(&shared.disk), shared.config.reserve_bytes);
+        let batch = Batch::default();
+        let writer = Writer { shared, active: None, tail, is_sealed: true, batch, reserve };
+        writer.show_reserve();
+        writer
     }
 
     /// Writes until all handles are gone and nothing waits.
     pub async fn run(mut self) {
         loop {
+            self.grant().await;
             if self.shared.queue.take(&mut self.batch) {
                 self.commit().await;
             } else if self.shared.queue.is_done() {
                 self.seal();
+                self.reserve.stop_growing();
                 drop(self.active.take());
                 self.shared.ended.send_replace(true);
+                // Behind it, so that whoever still asks sees the one or the other.
+                lock(&self.shared.wishes).clear();
                 return;
-            } else {
+            } else if !self.must_tend() {
                 self.idle().await;
             }
+            // Between any two batches, or a flood would keep it from ever being there.
+            if self.must_tend() {
+                self.tend().await;
+            }
+        }
+    }
+
+    /// Gives of the reserve to whoever asked for it.
+    async fn grant(&mut self) {
+        let wishes = std::mem::take(&mut *lock(&self.shared.wishes));
+        for (bytes, answer) in wishes {
+            let floor = self.reserve.alarms_alone();
+            let given = self.reserve.stop_growing() || self.reserve.give(bytes, floor).await;
+            self.show_reserve();
+            // Whoever asked may have gone.
+            let _ = answer.send(given);
+        }
+    }
+
+    fn must_tend(&self) -> bool {
+        self.reserve.due().is_some_and(|due| due <= Instant::now())
+    }
+
+    async fn tend(&mut self) {
+        let has_room = self.reserve.tend().await;
+        self.show_reserve();
+        if has_room {
+            tracing::warn!("the journal's disk has room again; everything is written");
+            self.probe().await;
         }
     }
 
     async fn idle(&mut self) {
         let shared = Arc::clone(&self.shared);
-        let work = shared.queue.work.notified();
-        match (shared.is_writable.load(Ordering::Acquire), self.is_sealed) {
-            (true, true) => work.await,
-            (true, false) => tokio::select! {
-                biased; // A waiting batch seals too.
-                () = work => {}
-                () = tokio::time::sleep(SEAL_AFTER) => self.seal(),
+        let is_writable = shared.is_writable.load(Ordering::Acquire);
+        let (pause, after) = match (is_writable || self.reserve.is_full(), self.is_sealed) {
+            (false, _) => (Pause::Probe, Some(PROBE_EVERY)),
+            (true, false) => (Pause::Seal, Some(SEAL_AFTER)),
+            (true, true) => (Pause::Nothing, None),
+        };
+        let after = after.map(|after| Instant::now() + after);
+        tokio::select! {
+            biased; // A waiting batch seals too, and is the better probe.
+            () = shared.queue.work.notified() => {}
+            () = until(after) => match pause {
+                Pause::Seal => self.seal(),
+                Pause::Probe => self.probe().await,
+                Pause::Nothing => {}
             },
-            (false, _) => tokio::select! {
-                biased; // A waiting batch is the better probe.
-                () = work => {}
-                () = tokio::time::sleep(PROBE_EVERY) => self.probe().await,
-            },
+            () = until(self.reserve.due()) => {}
         }
     }
 
     /// Makes one batch durable and answers its callers.
     async fn commit(&mut self) {
-        let start = match self.write().await {
+        if self.reserve.is_full() {
+            let alone = self.reserve.left() <= self.reserve.alarms_alone();
+            let least = if alone { Class::Alarm } else { Class::Keeping };
+            self.refuse_below(least, &AppendError::KeptForAlarms);
+        }
+        let start = match self.write_all().await {
             Ok(start) => start,
             Err(error) => {
                 self.set_writable(false);
@@ -94,12 +153,69 @@ impl Writer {
             }
         };
         if !self.batch.bytes.is_empty() {
-            self.set_writable(true);
+            self.set_writable(!self.reserve.is_full());
             self.shared.durable.store(self.tail, Ordering::Release);
             self.publish(start);
         }
         self.answer(start);
         self.batch.clear();
+    }
+
+    /// Writes the batch, or as much of it as there is room for; returns where it starts.
+    async fn write_all(&mut self) -> Result<u64, AppendError> {
+        loop {
+            match self.write().await {
+                Err(error) if error.wants_space() => {
+                    let goes_on = self.make_room(&error).await;
+                    self.show_reserve();
+                    if !goes_on {
+                        return Err(error);
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Does without what matters least: first what the reserve grows by, then the ordinary calls of
+    /// the batch, then a part of the reserve. Whether another try is worth it.
+    async fn make_room(&mut self, error: &AppendError) -> bool {
+        if self.reserve.stop_growing() {
+            return true;
+        }
+        self.reserve.declare_full();
+        if self.refuse_below(Class::Keeping, error) {
+            return true;
+        }
+        let bytes = self.batch.bytes.len() as u64;
+        let floor = if self.has_keeping() { self.reserve.alarms_alone() } else { 0 };
+        // A checkpoint that is too large for its part would take all of that for nothing.
+        let is_enough = floor == 0 || floor + bytes <= self.reserve.left();
+        (is_enough && self.reserve.give(bytes, floor).await)
+            || self.refuse_below(Class::Alarm, error)
+    }
+
+    /// Whether the batch holds anything that is not about alarms.
+    fn has_keeping(&self) -> bool {
+        let class = self.shared.judge();
+        let mut rest = self.batch.records.as_slice();
+        self.batch.calls.iter().any(|call| {
+            let records;
+            (records, rest) = rest.split_at(call.frames);
+            !records.is_empty() && class(records) < Class::Alarm
+        })
+    }
+
+    /// Answers the calls of the batch that have less of a claim; whether there were any.
+    fn refuse_below(&mut self, least: Class, error: &AppendError) -> bool {
+        let class = self.shared.judge();
+        let refused = self.batch.take_out(|records: &[Record]| class(records) < least);
+        if refused.is_empty() {
+            return false;
+        }
+        self.set_writable(false);
+        refused.into_iter().for_each(|call| drop(call.answer.send(Err(error.clone()))));
+        true
     }
 
     /// Appends and syncs the batch; returns where it starts.
@@ -234,9 +350,20 @@ impl Writer {
             return;
         }
         match file.sync().await {
-            Ok(()) => self.set_writable(true),
+            Ok(()) => self.set_writable(!self.reserve.is_full()),
             Err(_) => self.distrust(start),
         }
+    }
+
+    /// Tells the others how much space is kept, and that a full disk takes alarms only.
+    fn show_reserve(&self) {
+        let is_full = self.reserve.is_full();
+        self.shared.reserve.store(self.reserve.left(), Ordering::Release);
+        if is_full && !self.shared.is_full.swap(is_full, Ordering::AcqRel) {
+            tracing::error!("the journal's disk is full; what is left of it is kept for alarms");
+            self.set_writable(false);
+        }
+        self.shared.is_full.store(is_full, Ordering::Release);
     }
 
     fn set_writable(&self, is_writable: bool) {
@@ -249,7 +376,15 @@ impl Writer {
     }
 }
 
-fn append_all(file: &dyn DiskFile, bytes: &[u8]) -> io::Result<()> {
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Appends all bytes, or some of them and says why not the others.
+pub(super) fn append_all(file: &dyn DiskFile, bytes: &[u8]) -> io::Result<()> {
     let mut rest = bytes;
     while !rest.is_empty() {
         let took = file.append(rest)?;

@@ -22,8 +22,8 @@ use crate::timer::{
     DUE_EVENT, End, Ended, Place, Queued, SCHEDULE_EVENT, SCHEDULE_SET_EVENT, Timer, TimerId,
 };
 
-/// How late a timer may be before its explanation says so; the router looks once a second.
-const LATE_FROM_S: i64 = 5;
+/// How late a timer may be before its explanation says so: less is how long a busy machine takes.
+const LATE_FROM_S: i64 = 2;
 
 /// Why a rule is asked.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -14,6 +14,7 @@
 
 mod acks;
 mod alerts;
+mod class;
 mod compile;
 mod engine;
 mod explain;

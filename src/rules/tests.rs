@@ -1,4 +1,3 @@
-use super::tell::tests::estate;
 use super::*;
 use crate::action::{Action, Lane, Message, Outcome, PhoneId, Task, Urgency};
 use crate::event::{Event, EventId, HOPS_MAX, Marks, Trust};
@@ -552,31 +551,6 @@ fn what_is_done_late_says_so_and_what_it_assumes() {
     assert!(done.actions.is_empty() && done.sets.is_empty());
     memory.apply_decided(&done, long);
     assert!(memory.timers().is_empty());
-}
-
-#[test]
-fn whoever_reads_the_message_that_an_alert_sent_has_it_in_hand() {
-    let text = "rules:\n  - name: smoke\n    when: { type: netatmo.smoke }\n    do:\n      - escalate:\n          - { after: 0s, emm: { site: block, to: [\"12\"], text: Smoke } }\n          - { after: 1h, push: { to: ana, title: Nobody reads it } }\n";
-    let rules = RuleSet::load(vec![SourceFile::new("a", text)], &estate()).unwrap();
-    let mut memory = memory();
-    let began = decide(&rules, &event("netatmo.smoke", json!({})), &memory, noon());
-    memory.apply_decided(&began, noon());
-    let read = |number: i64| {
-        let mut read =
-            (*event("emm.message_read", json!({ "message_id": number, "status_name": "read" })))
-                .clone();
-        read.source = "emm/block".into();
-        Arc::new(read)
-    };
-    assert!(decide(&rules, &read(77), &memory, noon()).acked.is_empty());
-    let done = Settled::new(began.actions[0].id, Outcome::Done, 1, noon());
-    memory.apply_settled(&Settled { message: Some("77".into()), ..done });
-    assert!(decide(&rules, &read(78), &memory, noon()).acked.is_empty());
-    let acked = decide(&rules, &read(77), &memory, noon());
-    assert_eq!((acked.acked.len(), acked.ended.len()), (1, 1));
-    memory.apply_decided(&acked, noon());
-    assert!(memory.timers().is_empty());
-    assert!(decide(&rules, &read(77), &memory, noon()).acked.is_empty());
 }
 
 #[test]

@@ -51,11 +51,10 @@ async fn metrics(face: web::Data<Face>) -> HttpResponse {
     let view = face.view.borrow().clone();
     metrics::gauge!("portero_phones").set(view.phones.len() as f64);
     metrics::gauge!("portero_dead_letters").set(view.dead.len() as f64);
-    metrics::gauge!("portero_journal_writable").set(if face.journal.is_writable() {
-        1.0
-    } else {
-        0.0
-    });
+    let one_if = |flag: bool| if flag { 1.0 } else { 0.0 };
+    metrics::gauge!("portero_journal_writable").set(one_if(face.journal.is_writable()));
+    metrics::gauge!("portero_journal_full").set(one_if(face.journal.is_full()));
+    metrics::gauge!("portero_journal_reserve_bytes").set(face.journal.reserve() as f64);
     HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(face.metrics.render())
 }
 

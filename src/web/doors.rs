@@ -109,6 +109,9 @@ async fn ask(
 ) -> Result<HttpResponse, ApiError> {
     let event = form.event;
     let door = permitted(&face, &me, &door, event).await?;
+    if event.is_some_and(|id| !face.intake.knows(id)) {
+        return Err(ApiError::NotFound("there is no such event".into()));
+    }
     let view = face.view.borrow().clone();
     let shown_event = event.and_then(|id| face.timeline.item(&id, &view));
     let about = shown_event.as_ref().map(|item| &item["event"]);

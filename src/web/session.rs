@@ -3,7 +3,7 @@
 use std::future::{Ready, ready};
 
 use actix_web::cookie::{Cookie, SameSite, time};
-use actix_web::http::StatusCode;
+use actix_web::http::{StatusCode, header};
 use actix_web::{FromRequest, HttpRequest, HttpResponse, ResponseError, dev, web};
 use serde_json::json;
 
@@ -107,6 +107,9 @@ pub fn identify(request: &HttpRequest) -> Result<Me, ApiError> {
         return Err(ApiError::OtherSite);
     }
     let face = request.app_data::<web::Data<Face>>().ok_or(ApiError::NotPaired)?;
+    if !is_from_here(request, &face.public_url) {
+        return Err(ApiError::OtherSite);
+    }
     let cookie = request.cookie(COOKIE).ok_or(ApiError::NotPaired)?;
     let view = face.view.borrow().clone();
     // Looked up by fingerprint: how long it takes tells nothing about the token.
@@ -117,6 +120,20 @@ pub fn identify(request: &HttpRequest) -> Result<Me, ApiError> {
         return Err(ApiError::NotPaired);
     }
     Ok(Me { id: id.clone(), phone })
+}
+
+/// Older browsers only say which page asks, and only if it may change something. That page is ours
+/// under the public address, or under the one that the browser used.
+fn is_from_here(request: &HttpRequest, public_url: &url::Url) -> bool {
+    let Some(origin) = request.headers().get(header::ORIGIN) else { return true };
+    let Some(origin) = origin.to_str().ok().and_then(|text| url::Url::parse(text).ok()) else {
+        return false;
+    };
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let asked =
+        host.and_then(|host| url::Url::parse(&format!("{}://{host}", origin.scheme())).ok());
+    origin.origin() == public_url.origin()
+        || asked.is_some_and(|url| url.origin() == origin.origin())
 }
 
 /// The cookie that makes a browser this phone.

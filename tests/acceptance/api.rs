@@ -11,7 +11,7 @@ use portero::secret::fingerprint;
 use serde_json::{Value, json};
 
 use crate::support::push::{Phone, Service};
-use crate::support::{Home, Server, http, until};
+use crate::support::{Home, Server, http};
 use crate::{PUSH, QUIET, add_phone, call, code, movement, pair, phones, post, try_code};
 
 const ROUTES: [(&str, &str); 12] = [

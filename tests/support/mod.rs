@@ -134,6 +134,12 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// Sends it a signal, as `kill` does.
+    pub fn signal(&self, signal: &str) {
+        let id = self.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
     /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -148,8 +154,7 @@ impl Server {
 
     /// SIGTERM; its exit code and what it logged since it was ready.
     pub fn terminate(mut self) -> (Option<i32>, String) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.signal("-TERM");
         let code = self.child.wait().unwrap().code();
         (code, self.log.take().unwrap().join().unwrap())
     }

@@ -180,6 +180,30 @@ async fn while_the_intercom_is_away_a_door_is_refused_at_once_and_never_later() 
     assert_eq!(steps(&estate), ["pressed", "refused"]);
 }
 
+/// What a stopped process did not read is new by its own stamp, and nobody knows how old it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bell_that_waited_while_portero_stood_still_opens_nothing() {
+    /// Above what counts as load.
+    const STANDS_STILL: Duration = Duration::from_secs(4);
+    /// Above the time for which doubt goes on after that.
+    const DRAINS: Duration = Duration::from_secs(3);
+    let sim = Sim::start().await.unwrap();
+    let estate = gate(&sim).await;
+    estate.server().signal("-STOP");
+    sim.ring(1);
+    tokio::time::sleep(STANDS_STILL).await;
+    estate.server().signal("-CONT");
+    let told = estate.until_events("portero.door.refused", 1);
+    let why = told[0]["data"]["why"].as_str().unwrap();
+    assert!(why.contains("stood still"), "{why}");
+    assert_eq!(opened(&sim, 0), 0);
+    tokio::time::sleep(DRAINS).await;
+    estate.until_up("fibaro/gate");
+    sim.ring(1);
+    estate.until_events("portero.door.confirmed", 1);
+    assert_eq!((opened(&sim, 0), steps(&estate)[0].as_str()), (1, "refused"));
+}
+
 /// A process that dies with a pulse on its way knows nothing of it afterwards: says so, and does
 /// not try again.
 #[tokio::test(flavor = "multi_thread")]

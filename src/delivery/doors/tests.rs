@@ -251,6 +251,41 @@ async fn what_is_old_doubtful_or_not_durable_never_leaves() {
     assert!(scene.driver.try_recv().is_err());
 }
 
+/// Opens the lobby for news that is read now.
+fn act_on_news(scene: &Scene, number: u8) {
+    let mut action = action("lobby", number);
+    let Task::Open(wish) = &mut action.task else { panic!("an opening") };
+    wish.received = scene.clock.now();
+    scene.doors.act(&decided(100, vec![action]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_that_waited_while_portero_stood_still_opens_nothing() {
+    let mut scene = scene(Vec::new());
+    let later = |seconds| start() + SignedDuration::from_secs(seconds);
+    scene.clock.beat();
+    // Somebody rings, and Portero reads it 20 seconds later: before a beat, after it, and a second
+    // after that.
+    scene.clock.set(later(20));
+    act_on_news(&scene, 1);
+    scene.clock.beat();
+    act_on_news(&scene, 2);
+    scene.clock.set(later(21));
+    scene.clock.beat();
+    act_on_news(&scene, 3);
+    for _ in 0..3 {
+        let (kind, why, settled) = scene.told().await;
+        assert_eq!((kind.as_str(), settled), ("refused", Some("refused")));
+        assert!(why.contains("stood still"), "{why}");
+    }
+    assert!(scene.driver.try_recv().is_err());
+    // Then all that lay there is read, and news is new again.
+    scene.clock.set(later(23));
+    scene.clock.beat();
+    act_on_news(&scene, 4);
+    assert_eq!(scene.driver.recv().await.unwrap().command.call, "open_door");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_intent_without_an_outcome_is_unknown_and_never_sent() {
     let mut scene = scene(vec![action("front", 1), action("gone", 2)]);

@@ -60,7 +60,7 @@ fn whatever_is_marked_or_in_doubt_does_not() {
         let marks = Marks { caught_up: mark == 0, replayed: mark == 1, test: mark == 2 };
         assert_eq!(why(&door, &Opening { marks, ..wish(Trust::Human) }, &at(0), &none), "marked");
     }
-    for doubt in [Doubt::Before, Doubt::Jumped] {
+    for doubt in [Doubt::Before, Doubt::Jumped, Doubt::StoodStill] {
         let at = At { age: Err(doubt), ..at(0) };
         assert_eq!(why(&door, &wish(Trust::Human), &at, &none), "doubt");
     }

@@ -396,6 +396,7 @@ mod tests {
         insta::assert_snapshot!(done(Reads::One, json!({ "status": "0" })), @r#"Refused("the EMM says: error (status 0)")"#);
         insta::assert_snapshot!(done(Reads::State, json!({ "status": 0 })), @r#"{"status":0}"#);
         assert!(matches!(failed(&Problem::Status(500, String::new())), Reply::Unknown(_)));
+        assert!(matches!(failed(&Problem::Status(307, String::new())), Reply::Unknown(_)));
         assert!(matches!(failed(&Problem::Status(503, String::new())), Reply::Unsent(_)));
         assert!(matches!(failed(&Problem::Status(400, String::new())), Reply::Refused(_)));
         assert!(matches!(failed(&Problem::Throttled), Reply::Unsent(_)));

@@ -165,6 +165,8 @@ fn meaning(status: u16, body: &[u8]) -> Meaning {
         (200..=299, None, Some(json)) => Reply::Done(json),
         (200..=299, None, None) if empty => Reply::Done(Value::Null),
         (200..=299, None, None) => Reply::Unknown("the answer is no JSON".into()),
+        // It is not followed, and many servers act first and redirect after.
+        (300..=399, _, _) => Reply::Unknown(format!("it leads elsewhere: HTTP {status}")),
         (401 | 403, _, _) => Reply::Refused(format!("the API key is refused: HTTP {status}")),
         (_, Some(why), _) => Reply::Refused(why),
         (404 | 405 | 501, None, _) => {
@@ -215,6 +217,10 @@ mod tests {
         );
         check(answer(401, ""), Reply::Refused("the API key is refused: HTTP 401".into()));
         check(answer(502, "<html>"), Reply::Unknown("HTTP 502".into()));
+        for body in ["", r#"{"error":"moved"}"#, "{}"] {
+            let moved = Reply::Unknown("it leads elsewhere: HTTP 307".into());
+            check(answer(307, body), moved);
+        }
         check(Asked::Unknown("late".into()), Reply::Unknown("late".into()));
         check(Asked::Unsent("refused".into()), Reply::Unsent("refused".into()));
     }

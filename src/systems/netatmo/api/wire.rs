@@ -86,6 +86,10 @@ pub struct Token {
 /// Reads any answer.
 pub fn read(answer: &Answer) -> Read {
     let status = answer.status;
+    // A redirect is nobody's word, whatever stands in it, and many servers act before they send it.
+    if (300..=399).contains(&status) {
+        return Read::Strange(strange(answer));
+    }
     let value = match serde_json::from_slice::<Value>(&answer.body) {
         Ok(value) => value,
         // These say enough by themselves; what stands before Netatmo says them with a web page.
@@ -394,7 +398,18 @@ mod tests {
         for (status, body, expected) in table {
             assert_eq!(about(status, body), Some(expected), "{status} {body}");
         }
-        for (status, body) in [(502, "<html>"), (200, ""), (200, "[]"), (403, "Forbidden")] {
+        let expired = r#"{"error":{"code":3}}"#;
+        let strange = [
+            (502, "<html>"),
+            (200, ""),
+            (200, "[]"),
+            (403, "Forbidden"),
+            // Whoever redirects may have done it: that is no refusal.
+            (302, expired),
+            (307, r#"{"status":"ok"}"#),
+            (308, ""),
+        ];
+        for (status, body) in strange {
             assert!(matches!(read(&answer(status, body)), Read::Strange(_)), "{status} {body}");
         }
     }

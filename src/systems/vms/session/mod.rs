@@ -280,8 +280,8 @@ impl Session {
         is_poll && self.up == Some(true) && pending.began.is_some_and(is_soon)
     }
 
-    /// Asks the same elsewhere, with the same method and body. Whoever answers 301 has done
-    /// nothing; but what opens a door goes out late for no redirect.
+    /// Asks the same elsewhere, with the same method and body; but never what opens a door or
+    /// changes anything: many servers act first and redirect after, and it may lead to another door.
     fn follow(&mut self, pending: &Pending, to: &str, now: Now, out: &mut Vec<Output>) -> bool {
         let Some(url) = redirected(&pending.ask.url, to) else { return false };
         if pending.redirects == REDIRECTS_MAX {
@@ -290,7 +290,9 @@ impl Session {
         let purpose = match &pending.purpose {
             Purpose::Login => Purpose::Login,
             Purpose::Poll(task) => Purpose::Poll(task.clone()),
-            Purpose::Order(job) if job.may_repeat(now) => Purpose::Order(job.clone()),
+            Purpose::Order(job) if job.only_asks() && job.may_repeat(now) => {
+                Purpose::Order(job.clone())
+            }
             Purpose::Order(_) => return false,
         };
         let ask = Ask { url, ..pending.ask.clone() };

@@ -1,20 +1,22 @@
 //! The part of the session that does what it is told: an order becomes a question, its answer a
-//! reply. What opens a door is asked once: again only if the VMS has certainly refused it.
+//! reply. What opens a door is asked once: again only if the VMS has certainly refused it, and
+//! never along a redirect.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
+use url::Url;
 
 use super::{Now, Output, Pending, Purpose, Session, asked_wait, refused};
 use crate::command::{self, Command};
 use crate::systems::http::{Answer, Ask, Fault};
 use crate::systems::link::Reply;
 use crate::systems::vms::COMMANDS;
+use crate::systems::vms::wire::ask::shown;
 
-/// What opens a door is asked again, after a refused token or a redirect, only while it is this
-/// young.
+/// What opens a door is asked again, after a refused token, only while it is this young.
 const OPENING_RETRY_WITHIN: Duration = Duration::from_secs(2);
 /// Anything else waits this long for a login under way: as long as the login may take.
 const RETRY_WITHIN: Duration = Duration::from_secs(10);
@@ -40,6 +42,11 @@ impl Job {
     /// Whether it may be asked again: only for what is certain not to have been done.
     pub(super) fn may_repeat(&self, now: Now) -> bool {
         now.run < self.parked_until() && now.wall <= self.deadline
+    }
+
+    /// Whether it changes nothing, whoever is asked and how often.
+    pub(super) fn only_asks(&self) -> bool {
+        self.ask.method == Method::GET
     }
 
     /// How long it waits for a login.
@@ -186,7 +193,7 @@ impl Session {
             }
             Ok(answer) => {
                 out.push(Output::Alive);
-                self.reply(&job, &answer, now)
+                self.reply(&job, &asked.url, &answer, now)
             }
             Err(fault) => {
                 // Whatever stood in its way, the next poll is to find out.
@@ -200,7 +207,7 @@ impl Session {
         out.push(Output::Reply(number, reply));
     }
 
-    fn reply(&mut self, job: &Job, answer: &Answer, now: Now) -> Reply {
+    fn reply(&mut self, job: &Job, asked: &Url, answer: &Answer, now: Now) -> Reply {
         if let Some(wait) = asked_wait(answer) {
             // Calls find out by themselves whether it is meant for them too.
             self.house_lane.hold(wait, now.run);
@@ -211,6 +218,11 @@ impl Session {
                     self.schedule.shows_now();
                 }
                 done(answer)
+            }
+            300..=399 => {
+                let why = format!("{}: {}", answer.status, redirect(asked, &answer.location));
+                // Many servers act first and redirect after.
+                if job.only_asks() { Reply::Refused(why) } else { Reply::Unknown(why) }
             }
             404 if job.opens => Reply::Refused(format!(
                 "{}; it is not this account's, or not confirmed",
@@ -265,6 +277,13 @@ impl Session {
         self.parked = stay;
         out.extend(over.into_iter().map(|job| job.not_done("the login took too long")));
     }
+}
+
+/// What a redirect that is not followed says to people.
+fn redirect(asked: &Url, location: &Option<String>) -> String {
+    let to = location.as_deref().and_then(|to| shown(asked, to));
+    let to = to.map_or_else(String::new, |to| format!(" to {to}"));
+    format!("the VMS answered with a redirect{to}; put its new address into `url`")
 }
 
 /// What an answer of success is worth. The VMS says nothing or JSON; anything else is what stands

@@ -1,4 +1,5 @@
 mod failing;
+mod moved;
 
 use std::collections::VecDeque;
 

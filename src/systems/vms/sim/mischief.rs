@@ -47,6 +47,8 @@ pub enum Mischief {
     OddTimes,
     /// 301 to the same path with a question mark more.
     Moved,
+    /// This redirect to this path, after the request was carried out; to itself if it is empty.
+    ActsAndMoves(u16, &'static str),
 }
 
 /// What is planned.
@@ -120,6 +122,10 @@ impl Mischief {
         if self == Mischief::Drop {
             answer.cut = true;
             return answer;
+        }
+        if let Mischief::ActsAndMoves(status, to) = self {
+            let headers = vec![("location", to.to_string())];
+            return Answer { headers, ..Answer::page(status, "Redirecting") };
         }
         let Ok(mut body) = serde_json::from_slice::<Value>(&answer.body) else { return answer };
         if answer.status != 200 {

@@ -12,6 +12,9 @@ pub const IDS_MAX: usize = 25;
 /// Calls on one page: the vendor's default.
 pub const CALLS_PER_PAGE: u32 = 25;
 
+/// The most characters of an address that are shown.
+const SHOWN_CHARS_MAX: usize = 200;
+
 /// Who asks, and where.
 #[derive(Debug, Clone)]
 pub struct Asker {
@@ -97,6 +100,17 @@ pub fn redirected(from: &Url, location: &str) -> Option<Url> {
     (same_host && ((same_scheme && same_port) || upgrade)).then_some(to)
 }
 
+/// Where a redirect leads, for people to read: no password and no query, which may hold secrets.
+pub fn shown(from: &Url, location: &str) -> Option<String> {
+    let mut to = from.join(location).ok()?;
+    // Addresses that have no host have no name and no password either.
+    let _ = to.set_username("");
+    let _ = to.set_password(None);
+    to.set_query(None);
+    to.set_fragment(None);
+    Some(to.as_str().chars().take(SHOWN_CHARS_MAX).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,5 +138,16 @@ mod tests {
         assert!(to("http://vms.local:8080/api/v1/token").is_none());
         let from: Url = "https://vms.local/x".parse().unwrap();
         assert!(redirected(&from, "http://vms.local/x").is_none());
+    }
+
+    #[test]
+    fn where_a_redirect_leads_is_shown_without_secrets() {
+        let from: Url = "https://vms.local/api/v1/intercom/1/open-door".parse().unwrap();
+        let to = |location| shown(&from, location).unwrap();
+        assert_eq!(to("/login?token=s"), "https://vms.local/login");
+        assert_eq!(to("//ana:s@elsewhere.example/a#s"), "https://elsewhere.example/a");
+        assert_eq!(to("mailto:ana"), "mailto:ana");
+        assert_eq!(to(&"x".repeat(1000)).len(), SHOWN_CHARS_MAX);
+        assert_eq!(shown(&from, "http://["), None);
     }
 }

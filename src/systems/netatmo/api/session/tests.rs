@@ -345,11 +345,13 @@ fn a_lock_is_opened_at_most_once() {
     let module = json!({ "id": LOCK, "bridge": "00:03:50:aa:bb:cc", "lock": false });
     assert_eq!(*sent, json!({ "home": { "id": HOME, "modules": [module] } }));
     type Check = fn(&Reply) -> bool;
-    let cases: [(Result<Answer, Fault>, Check); 8] = [
+    let cases: [(Result<Answer, Fault>, Check); 10] = [
         (Err(Fault::Unknown("cut".into())), |r| matches!(r, Reply::Unknown(_))),
         (Err(Fault::Unsent("no route".into())), |r| matches!(r, Reply::Unsent(_))),
         (Ok(answer(200, "<html>")), |r| matches!(r, Reply::Unknown(_))),
         (Ok(answer(502, "")), |r| matches!(r, Reply::Unknown(_))),
+        (Ok(answer(307, "")), |r| matches!(r, Reply::Unknown(_))),
+        (Ok(answer(302, r#"{"error":{"code":3}}"#)), |r| matches!(r, Reply::Unknown(_))),
         (Ok(answer(403, "Forbidden")), |r| matches!(r, Reply::Unknown(_))),
         (Ok(answer(403, r#"{"error":{"code":26}}"#)), |r| matches!(r, Reply::Refused(_))),
         (
