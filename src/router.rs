@@ -118,9 +118,14 @@ impl Router {
             self.backlog.decide(position, event, is_urgent);
         }
         self.show();
-        self.rules_in_force("start");
+        let mut is_begun = false;
         let mut waits = Waits::after_start(&self.ledger, Instant::now());
         loop {
+            // What was heard before the start may have set what the rules wait for.
+            if !is_begun && self.backlog.is_empty() {
+                self.rules_in_force("start");
+                is_begun = true;
+            }
             let sleep = waits.sleep(&self.ledger, self.clock.now(), Instant::now());
             // Messages first: they are few, and a flood of events must not shut people out.
             tokio::select! { biased;

@@ -258,6 +258,21 @@ async fn a_drained_answer_that_is_lost_is_found_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_came_of_a_cut_body_is_told_at_once() {
+    let world = World::new().await;
+    world.sim.set(|options| options.cut_bodies = 1);
+    let id = world.sim.raise("Boiler", "too hot");
+    let alarm = world.house.event("emm.active_alarm", 1).await;
+    assert_eq!((&alarm.data["id"], alarm.marks.caught_up), (&json!(id), false));
+    let cut = world.house.event("emm.unparsed", 1).await;
+    assert_eq!(cut.data["error"], "the body ends early");
+    world.settled().await;
+    world.same_alarms().await;
+    assert_eq!(world.house.events_of("emm.active_alarm").len(), 1);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn garbage_is_kept_told_and_looked_for_elsewhere() {
     let world = World::new().await;
     world.sim.set(|options| options.garbage_changes = 1);

@@ -263,7 +263,7 @@ async fn a_lock_meets_bad_manners_and_is_opened_at_most_once() {
         (Mischief::ThrottledAs403, |r| matches!(r, Reply::Refused(_)), 0),
         (Mischief::ErrorInside(6), |r| matches!(r, Reply::Refused(_)), 0),
         (Mischief::Expired, |r| matches!(r, Reply::Done(_)), 1),
-        (Mischief::Concurrent, |r| matches!(r, Reply::Done(_)), 1),
+        (Mischief::Concurrent, |r| matches!(r, Reply::Refused(_)), 0),
     ];
     for (mischief, is_right, opened) in cases {
         let before = street.sim.commands().len();

@@ -134,7 +134,7 @@ rules:
     when: { type: netatmo.ring }
     do: [ { emit: { type: house.rang } } ]
   - name: chain
-    when: { type: netatmo.siren_sounding }
+    when: { type: netatmo.battery_status }
     do: [ { emit: { type: house.fire } } ]
   - name: fire
     when: { type: house.fire }
@@ -224,7 +224,7 @@ rules:
             rules.class(&[Record::Decided(Arc::new(decided)), seen, Record::Settled(settled)])
         };
         assert_eq!(call("netatmo.ring", "house.rang"), Class::Ordinary);
-        assert_eq!(call("netatmo.siren_sounding", "house.fire"), Class::Alarm);
+        assert_eq!(call("netatmo.battery_status", "house.fire"), Class::Alarm);
     }
 
     #[test]

@@ -104,6 +104,14 @@ impl Ask {
     }
 }
 
+/// A token as it can stand in a header: trimmed, and none if what is left is nothing or no header
+/// can carry it. A request with such a token could never leave, whatever was tried.
+pub fn token(text: &str) -> Option<Secret> {
+    let text = text.trim();
+    let fits = !text.is_empty() && text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    fits.then(|| Secret::new(text))
+}
+
 /// Neither query, body nor headers: all may hold secrets.
 impl fmt::Debug for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -141,6 +149,15 @@ impl Http {
 
     /// Asks once.
     pub async fn call(&self, ask: Ask) -> Result<Answer, Fault> {
+        match self.drain(ask).await? {
+            (answer, None) => Ok(answer),
+            (_, Some(fault)) => Err(fault),
+        }
+    }
+
+    /// Asks once for what the system forgets as it hands it out: what came of an answer counts,
+    /// also if the rest is lost. Then it comes with the fault.
+    pub async fn drain(&self, ask: Ask) -> Result<(Answer, Option<Fault>), Fault> {
         let mut request =
             self.client.request(ask.method, ask.url).header(ACCEPT, "application/json");
         for (name, value) in ask.headers {
@@ -157,11 +174,11 @@ impl Http {
         };
         let answer = request.send().await.map_err(fault)?;
         self.tls.connected();
-        read(answer).await
+        Ok(read(answer).await)
     }
 }
 
-async fn read(mut answer: reqwest::Response) -> Result<Answer, Fault> {
+async fn read(mut answer: reqwest::Response) -> (Answer, Option<Fault>) {
     let status = answer.status().as_u16();
     let headers = answer.headers();
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
@@ -176,15 +193,19 @@ async fn read(mut answer: reqwest::Response) -> Result<Answer, Fault> {
         location: text(reqwest::header::LOCATION).map(String::from),
         body: Vec::new(),
     };
-    while let Some(chunk) = answer.chunk().await.map_err(fault)? {
-        if kept.body.len() + chunk.len() > BODY_BYTES_MAX {
-            return Err(Fault::Unknown(format!(
-                "the answer is longer than {BODY_BYTES_MAX} bytes"
-            )));
+    loop {
+        match answer.chunk().await {
+            Ok(None) => return (kept, None),
+            Ok(Some(chunk)) if kept.body.len() + chunk.len() <= BODY_BYTES_MAX => {
+                kept.body.extend_from_slice(&chunk);
+            }
+            Ok(Some(_)) => {
+                let why = format!("the answer is longer than {BODY_BYTES_MAX} bytes");
+                return (kept, Some(Fault::Unknown(why)));
+            }
+            Err(error) => return (kept, Some(fault(error))),
         }
-        kept.body.extend_from_slice(&chunk);
     }
-    Ok(kept)
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
@@ -216,5 +237,58 @@ fn is_near(url: &Url) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::systems::Certificate;
+    use crate::systems::link::Keep;
+
+    /// What comes of an answer that ends after these bytes.
+    async fn drained(answer: &'static str) -> Result<(Answer, Option<Fault>), Fault> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let serve = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 1024];
+            let _ = socket.read(&mut asked).await.unwrap();
+            socket.write_all(answer.as_bytes()).await.unwrap();
+            socket.shutdown().await.unwrap();
+            // Until the other side has gone, or its bytes would be lost with a reset.
+            let _ = socket.read(&mut asked).await;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let tls = Tls::new(&Certificate::Insecure, &Keep::new(folder.path(), "x/y").unwrap());
+        let url: Url = format!("http://{at}/x").parse().unwrap();
+        let http = Http::new(&url, tls.unwrap(), false).unwrap();
+        tokio::join!(http.drain(Ask::new(Method::GET, url)), serve).0
+    }
+
+    #[tokio::test]
+    async fn what_came_of_a_cut_answer_comes_with_the_fault() {
+        for cut in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n[1,2",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n[1,2\r\n9\r\n",
+        ] {
+            let (answer, fault) = drained(cut).await.unwrap();
+            assert_eq!((answer.status, answer.body.as_slice()), (200, &b"[1,2"[..]), "{cut}");
+            assert!(matches!(fault, Some(Fault::Unknown(_))), "{fault:?}");
+        }
+        let whole = drained("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]").await.unwrap();
+        assert_eq!((whole.0.body, whole.1), (b"[]".to_vec(), None));
+    }
+
+    #[test]
+    fn a_token_is_trimmed_and_fits_into_a_header() {
+        let read = |text| token(text).map(|token| token.expose().to_string());
+        assert_eq!(read(" abc-._~+/=\n").as_deref(), Some("abc-._~+/="));
+        for odd in ["", " \n", "a\nb", "caf\u{e9}", "a\u{0}", "\u{7f}"] {
+            assert_eq!(read(odd), None, "{odd:?}");
+        }
     }
 }

@@ -19,6 +19,7 @@ use crate::event::{Event, EventId, Heard, Marks, Trust};
 use crate::files;
 use crate::intake::{Intake, Taken};
 use crate::record::{Becomes, Known, KnownChange, Quarantined};
+use crate::systems::json::Mends;
 
 /// The most bytes of one value in a system's known state; a value above is left out and counted.
 /// Ten times the largest Indigo device. A driver that can meet larger ones tells something in
@@ -146,6 +147,14 @@ pub fn event(
         hops: 0,
         data: Map::new(),
         raw: Vec::new(),
+    }
+}
+
+/// Something was no JSON and could be mended: counted, and said in the log.
+pub fn mended(source: &str, mends: Mends) {
+    if mends.any() {
+        metrics::counter!("portero_mended_total", "source" => source.to_string()).increment(1);
+        tracing::info!(source, %mends, "no JSON; mended");
     }
 }
 

@@ -4,6 +4,7 @@
 //! rules, the journal or each other: all they have is a [`link::Link`].
 
 pub mod link;
+pub mod json;
 pub mod backoff;
 pub mod tls;
 pub mod certificate;

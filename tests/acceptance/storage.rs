@@ -94,6 +94,9 @@ fn a_full_disk_heals_when_there_is_room_again() {
     };
     let server = home.start();
     assert_eq!(post(&server, &movement(0)).status, 200);
+    // It tries whether there is room for a reserve, and gives back what that took.
+    let reserve = home.path("data/journal/reserve.new");
+    until("no reserve", || (!reserve.exists()).then_some(()));
     let full = home.path("data/full");
     let error = std::fs::write(&full, vec![0; 4 << 20]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);

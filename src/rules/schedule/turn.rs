@@ -43,7 +43,9 @@ impl<'a> Deciding<'a> {
                     Some(timer) => self.end(timer, End::RuleGone),
                     None => {}
                 }
-                let why = match self.wait_for_next(rule, which, self.now) {
+                // They came into force then, even if that is decided only now.
+                let since = event.received.min(self.now);
+                let why = match self.wait_for_next(rule, which, since) {
                     Some(due) => format!("{}: next at {}", schedule.said, self.clock(due)),
                     None => format!("{}: it does not come within a year", schedule.said),
                 };

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
+use tokio::task::block_in_place;
 use tokio::time::Instant;
 
 use super::Config;
@@ -30,12 +32,17 @@ const ORDERS_MAX: usize = 8;
 /// How long requests under way may take when Portero stops, and then the release of the session.
 const STOP_WITHIN: Duration = Duration::from_millis(800);
 
+/// A longer answer takes more than some milliseconds to read: what else runs on this thread moves
+/// to another one first.
+const BYTES_AT_ONCE_MAX: usize = 64 * 1024;
+
 type Calls = FuturesUnordered<Pin<Box<dyn Future<Output = Answered> + Send>>>;
 
 struct Answered {
     call: u64,
     drains: bool,
-    answer: Result<Answer, Fault>,
+    /// What came, and what cut it off.
+    answer: Result<(Answer, Option<Fault>), Fault>,
 }
 
 struct Client {
@@ -164,7 +171,7 @@ impl Client {
         let Answered { call, drains, answer } = answered;
         let mut kept = None;
         self.certificate.look(self.http.tls(), &mut self.link).await;
-        if let Ok(answer) = &answer {
+        if let Ok((answer, _)) = &answer {
             self.link.alive();
             let is_worth_it = drains && answer.status == 200 && !wire::is_nothing(&answer.body);
             if is_worth_it {
@@ -172,7 +179,12 @@ impl Client {
                 kept = Some(self.link.intake.keep_body(&source, &answer.body).await);
             }
         }
-        self.input(Input::Answer { call, answer, kept }).await;
+        self.input(match answer {
+            Ok((answer, Some(fault))) => Input::Cut { call, answer, fault, kept },
+            Ok((answer, None)) => Input::Answer { call, answer: Ok(answer), kept },
+            Err(fault) => Input::Answer { call, answer: Err(fault), kept },
+        })
+        .await;
         if let Some(id) = kept {
             self.link.intake.body_read(id);
         }
@@ -180,7 +192,13 @@ impl Client {
 
     async fn input(&mut self, input: Input) {
         let now = Moment { wall: self.link.clock.now(), since: self.start.elapsed() };
-        for output in self.session.handle(input, now) {
+        let is_long = input.bytes() > BYTES_AT_ONCE_MAX;
+        let may_move = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
+        let outputs = match is_long && may_move {
+            true => block_in_place(|| self.session.handle(input, now)),
+            false => self.session.handle(input, now),
+        };
+        for output in outputs {
             self.output(output).await;
         }
     }
@@ -192,8 +210,7 @@ impl Client {
             Output::Bad(reason, raw) => self.link.bad(reason, raw),
             Output::Mended(what) => {
                 let source = &self.link.source;
-                metrics::counter!("portero_emm_mended_total", "source" => source.clone())
-                    .increment(1);
+                metrics::counter!("portero_mended_total", "source" => source.clone()).increment(1);
                 tracing::info!(source, what);
             }
             Output::Reply(n, reply) => {
@@ -217,7 +234,13 @@ impl Client {
     fn call(&mut self, call: Call) {
         let Call { id, ask, drains } = call;
         let http = self.http.clone();
-        let answer = async move { Answered { call: id, drains, answer: http.call(ask).await } };
+        let answer = async move {
+            let answer = match drains {
+                true => http.drain(ask).await,
+                false => http.call(ask).await.map(|answer| (answer, None)),
+            };
+            Answered { call: id, drains, answer }
+        };
         self.calls.push(Box::pin(answer));
     }
 }

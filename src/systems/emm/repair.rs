@@ -1,13 +1,23 @@
 //! Reads JSON that is not quite JSON, as the vendor's own samples and source print it: commas
 //! missing or too many, closers in the wrong order, and a writer that lost one key so that
-//! everything after it pairs wrongly. Strict JSON never comes here. Pure; says what it mended.
+//! everything after it pairs wrongly. Strict JSON never comes here, and what can go wrong with
+//! single texts and numbers was mended before, by [`crate::systems::json`]. Pure; says what it
+//! mended.
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 
+use crate::systems::json::Mends;
+
 /// The deepest nesting that is read; notifications have four levels.
 const DEPTH_MAX: usize = 32;
+
+/// A longer text is not repaired: a thousand notifications, far more than an EMM keeps for a user.
+const BYTES_MAX: usize = 1024 * 1024;
+
+/// A text with more faults is not what anybody meant: ten in each of a thousand notifications.
+const FAULTS_MAX: usize = 10_000;
 
 /// From this depth on an object that the end of the text cut off is left out instead of being
 /// believed: the outermost object is 0, the list of notifications 1, a notification 2.
@@ -49,8 +59,31 @@ pub struct Fixes {
     pub realigned: bool,
     /// Control characters or bare words stood where a text belongs.
     pub texts: bool,
+    /// Numbers that cannot be kept became `null`.
+    pub numbers: bool,
     /// The text ends early: what was cut off is left out.
     pub cut: bool,
+    /// How many faults of commas, closers and words were met so far.
+    faults: usize,
+}
+
+impl Fixes {
+    /// Notes faults of commas; none if there are too many by now.
+    fn commas(&mut self, faults: usize) -> Option<()> {
+        self.commas |= faults > 0;
+        self.count(faults)
+    }
+
+    /// The same for closers.
+    fn closers(&mut self, faults: usize) -> Option<()> {
+        self.closers |= faults > 0;
+        self.count(faults)
+    }
+
+    fn count(&mut self, faults: usize) -> Option<()> {
+        self.faults = self.faults.saturating_add(faults);
+        (self.faults <= FAULTS_MAX).then_some(())
+    }
 }
 
 impl fmt::Display for Fixes {
@@ -60,6 +93,7 @@ impl fmt::Display for Fixes {
             (self.closers, "closers"),
             (self.realigned, "keys"),
             (self.texts, "texts"),
+            (self.numbers, "numbers"),
             (self.cut, "cut off"),
         ];
         let named: Vec<_> = all.iter().filter(|(is, _)| *is).map(|(_, name)| *name).collect();
@@ -67,9 +101,20 @@ impl fmt::Display for Fixes {
     }
 }
 
-/// The value that was meant, if that can be told. Several values in a row become a list.
-pub fn repair(text: &str) -> Option<(Value, Fixes)> {
-    let mut fixes = Fixes::default();
+impl From<Mends> for Fixes {
+    fn from(Mends { commas, texts, numbers }: Mends) -> Fixes {
+        Fixes { commas, texts, numbers, ..Fixes::default() }
+    }
+}
+
+/// The value that was meant, if that can be told. Several values in a row become a list. The text
+/// and what was mended in it so far are as [`crate::systems::json::mend`] left them. The time and
+/// the memory that it takes grow with the length, which is bounded, and with nothing else.
+pub fn repair(text: &str, mends: Mends) -> Option<(Value, Fixes)> {
+    if text.len() > BYTES_MAX {
+        return None;
+    }
+    let mut fixes = Fixes::from(mends);
     let tokens = tokens(text, &mut fixes)?;
     let mut reader = Reader { tokens: tokens.into_iter().peekable(), fixes };
     let mut values = Vec::new();
@@ -77,8 +122,8 @@ pub fn repair(text: &str) -> Option<(Value, Fixes)> {
         match reader.tokens.next() {
             None => break,
             Some(Token::Open(kind)) => values.extend(reader.container(kind, 0)?),
-            Some(Token::Close) => reader.fixes.closers = true,
-            Some(Token::Comma) => reader.fixes.commas = true,
+            Some(Token::Close) => reader.fixes.closers(1)?,
+            Some(Token::Comma) => reader.fixes.commas(1)?,
             // Words alone are a message for people.
             Some(Token::Scalar(_) | Token::Colon) => return None,
         }
@@ -122,7 +167,7 @@ fn tokens(text: &str, fixes: &mut Fixes) -> Option<Vec<Token>> {
                     fixes.cut = true;
                     return Some(found);
                 };
-                found.push(Token::Scalar(quoted(text.get(at..end)?, fixes)?));
+                found.push(Token::Scalar(serde_json::from_str(text.get(at..end)?).ok()?));
                 at = end;
                 continue;
             }
@@ -137,7 +182,7 @@ fn tokens(text: &str, fixes: &mut Fixes) -> Option<Vec<Token>> {
             Token::Open(kind) => open.push(kind),
             Token::Close => {
                 let wanted = if *byte == b'}' { Kind::Object } else { Kind::List };
-                fixes.closers |= open.pop() != Some(wanted);
+                fixes.closers(usize::from(open.pop() != Some(wanted)))?;
             }
             _ => {}
         }
@@ -163,31 +208,13 @@ fn end_of_word(bytes: &[u8], at: usize) -> usize {
     bytes[at..].iter().position(ends).map_or(bytes.len(), |length| at + length)
 }
 
-/// A text in its quotes; line ends and other control characters in it are taken as they are.
-fn quoted(text: &str, fixes: &mut Fixes) -> Option<Value> {
-    if let Ok(value) = serde_json::from_str(text) {
-        return Some(value);
-    }
-    fixes.texts = true;
-    let mut escaped = String::with_capacity(text.len() + 16);
-    for char in text.chars() {
-        if char.is_control() {
-            escaped.push_str(&format!("\\u{:04x}", u32::from(char)));
-        } else {
-            escaped.push(char);
-        }
-    }
-    let strict = serde_json::from_str(&escaped).ok();
-    // A backslash that escapes nothing stands for itself.
-    strict.or_else(|| serde_json::from_str(&escaped.replace('\\', "\\\\")).ok())
-}
-
 /// A number, `true`, `false`, `null`, or a word that lost its quotes (`"tone": A`).
 fn bare(word: &str, fixes: &mut Fixes) -> Option<Value> {
     if let Ok(value) = serde_json::from_str(word) {
         return Some(value);
     }
     fixes.texts = true;
+    fixes.count(1)?;
     let is_word = word.chars().all(|c| c.is_alphanumeric() || "_-+./*".contains(c));
     is_word.then(|| Value::from(word))
 }
@@ -223,7 +250,7 @@ impl Reader {
                     pieces.extend(self.container(kind, depth + 1)?.map(Piece::Value));
                 }
                 None => {
-                    self.fixes.closers = true;
+                    self.fixes.closers(1)?;
                     if depth >= BELIEVED_DEPTH {
                         self.fixes.cut = true;
                         return Some(None);
@@ -240,7 +267,7 @@ impl Reader {
     }
 
     fn list(&mut self, pieces: Vec<Piece>) -> Option<Value> {
-        let (mut values, mut commas) = (Vec::new(), 0);
+        let (mut values, mut commas) = (Vec::new(), 0_usize);
         for piece in pieces {
             match piece {
                 Piece::Value(value) => values.push(value),
@@ -248,7 +275,7 @@ impl Reader {
                 Piece::Colon => return None,
             }
         }
-        self.fixes.commas |= commas + 1 != values.len().max(1);
+        self.fixes.commas((commas + 1).abs_diff(values.len().max(1)))?;
         Some(Value::Array(values))
     }
 
@@ -256,10 +283,12 @@ impl Reader {
         let mut mended = self.fixes;
         if let Some(fields) = pairs(&pieces, &mut mended) {
             self.fixes = mended;
+            self.fixes.count(0)?;
             return Some(Value::Object(fields));
         }
         let fields = realigned(pieces)?;
         self.fixes.realigned = true;
+        self.fixes.count(1)?;
         Some(Value::Object(fields))
     }
 }
@@ -270,7 +299,7 @@ fn pairs(pieces: &[Piece], fixes: &mut Fixes) -> Option<Map<String, Value>> {
     loop {
         let commas = rest.iter().take_while(|piece| matches!(piece, Piece::Comma)).count();
         rest = &rest[commas..];
-        fixes.commas |= commas != usize::from(!is_first && !rest.is_empty());
+        fixes.commas(commas.abs_diff(usize::from(!is_first && !rest.is_empty())))?;
         is_first = false;
         match rest {
             [] => return Some(fields),
@@ -323,6 +352,11 @@ mod tests {
 
     use super::*;
 
+    fn repair(text: &str) -> Option<(Value, Fixes)> {
+        let (text, mends) = crate::systems::json::mend(text.as_bytes());
+        super::repair(&text, mends)
+    }
+
     fn mend(text: &str) -> (Value, String) {
         let (value, fixes) = repair(text).unwrap_or_else(|| panic!("not repaired: {text}"));
         (value, fixes.to_string())
@@ -338,6 +372,9 @@ mod tests {
         assert_eq!(fixes, "commas");
         assert_eq!(mend("{\"id\": 1}, {\"id\": 2}").0, json!([{ "id": 1 }, { "id": 2 }]));
         assert_eq!(mend("{\"tone\": A, \"m\": \"two\nlines \\q\"}").1, "texts");
+        let (value, fixes) = mend("{\"id\": 1 \"text\": \"\\ud83d \\\" \\q\", \"n\": 1e400}");
+        assert_eq!(value, json!({ "id": 1, "text": "\u{fffd} \" \\q", "n": null }));
+        assert_eq!(fixes, "commas, texts, numbers");
     }
 
     #[test]
@@ -371,6 +408,22 @@ mod tests {
         );
         assert!(fixes.contains("cut off"), "{fixes}");
         assert!(mend("{\"notifications\": [{\"id\": 1}").1.contains("closers"));
+    }
+
+    #[test]
+    fn what_is_too_long_or_too_broken_is_given_up() {
+        for piece in ["\"", "} {", "[", "{\"a\":1}", "{},", "x ", ",", "{\"a\" \"b\"}", "{{\"a\":"]
+        {
+            for length in [200_000, BYTES_MAX - 100, BYTES_MAX + 1] {
+                let text = format!("{{\"notifications\":[{}", piece.repeat(length / piece.len()));
+                let entries = |value: &Value| value["notifications"].as_array().map(Vec::len);
+                let given = repair(&text).and_then(|(value, _)| entries(&value));
+                assert!(given.is_none_or(|entries| entries <= FAULTS_MAX * 2 || piece == "{},"));
+            }
+        }
+        let entry = r#"{"id":7,"identifier":"X",42:"recipient_name","System":"priority",false}"#;
+        let many = format!("[{}]", vec![entry; 1_000].join(" "));
+        assert_eq!(repair(&many).unwrap().0.as_array().unwrap().len(), 1_000);
     }
 
     #[test]

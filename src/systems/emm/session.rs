@@ -54,6 +54,19 @@ const LATE_SLACK: Duration = Duration::from_secs(15);
 /// Pages for people in a row after which the token is taken for dead.
 const PAGES_IN_A_ROW_MAX: u32 = 3;
 
+impl Input {
+    /// How many bytes of an answer there are to read.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Input::Answer { answer: Ok(answer), .. } | Input::Cut { answer, .. } => {
+                answer.body.len()
+            }
+            Input::Unread(body) => body.raw.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// Now, on two clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
@@ -83,6 +96,17 @@ pub enum Input {
         call: u64,
         /// The answer, or why there is none.
         answer: Result<Answer, Fault>,
+        /// The name under which the body was kept, if it was.
+        kept: Option<EventId>,
+    },
+    /// What came of the answer to a call that drains, whose rest the connection cut off.
+    Cut {
+        /// Which.
+        call: u64,
+        /// What came.
+        answer: Answer,
+        /// What ended it.
+        fault: Fault,
         /// The name under which the body was kept, if it was.
         kept: Option<EventId>,
     },
@@ -288,6 +312,12 @@ impl Session {
             Input::Answer { call, answer, kept } => {
                 if let Some((what, generation)) = self.calls.remove(&call) {
                     self.answered(what, generation, answer, kept, now);
+                }
+            }
+            Input::Cut { call, answer, fault, kept } => {
+                if let Some((what, _)) = self.calls.remove(&call) {
+                    self.cut_short(what, &answer, kept, now);
+                    self.fail(now, fault.to_string());
                 }
             }
             Input::Unread(body) => self.unread_body(&body, now),

@@ -44,6 +44,8 @@ pub struct Options {
     pub status_words: bool,
     /// So many next `/changes` are drained and the connection cut.
     pub cut_changes: u32,
+    /// So many next `/changes` lose the end of their bodies with the connection.
+    pub cut_bodies: u32,
     /// So many next `/changes` are drained into garbage.
     pub garbage_changes: u32,
     /// So many next `/changes` are refused with 403, although the token is good.

@@ -1,5 +1,5 @@
 //! What an EMM answers, as values: any status and any bytes in, a tidy value or the problem out.
-//! Strict JSON first, then [`repair`]. Knows how the vendor writes numbers, flags, times and
+//! Strict JSON first, then [`json`], then [`repair`]. Knows how the vendor writes numbers, flags, times and
 //! states, not what they mean.
 
 use std::fmt;
@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::repair::{self, Fixes};
+use crate::systems::json;
 
 /// The most characters of a server's own words that go into a reason.
 const SAID_CHARS_MAX: usize = 200;
@@ -90,18 +91,19 @@ pub fn is_nothing(body: &[u8]) -> bool {
 
 /// A body's value: strict, else mended, else why not. Never panics, whatever the bytes are.
 pub fn body_value(body: &[u8]) -> Result<Read, String> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
+    let body = json::without_bom(body).trim_ascii();
     if body.is_empty() {
         return Ok(Read { value: Value::Null, fixes: None });
     }
-    let why = match serde_json::from_slice(body) {
-        Ok(value) => return Ok(Read { value: tidy(value), fixes: None }),
+    let why = match json::value(body) {
+        Ok((value, mends)) => {
+            let fixes = mends.any().then(|| mends.into());
+            return Ok(Read { value: tidy(value), fixes });
+        }
         Err(why) => why,
     };
-    // A gateway's text in another alphabet must not cost the alarm around it.
-    let text = String::from_utf8_lossy(body);
-    let (value, mut fixes) = repair::repair(&text).ok_or_else(|| why.to_string())?;
-    fixes.texts |= matches!(text, std::borrow::Cow::Owned(_));
+    let (text, mends) = json::mend(body);
+    let (value, fixes) = repair::repair(&text, mends).ok_or_else(|| why.to_string())?;
     Ok(Read { value: tidy(value), fixes: Some(fixes) })
 }
 

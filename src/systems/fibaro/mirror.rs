@@ -14,6 +14,9 @@ use crate::systems::link::{News, event};
 /// is a mistake, and no reason to fill the state.
 const NUMBER_MAX: i64 = 255;
 
+/// What a pressed button is called that has neither number nor name.
+const UNKNOWN_BUTTON: &str = "unknown";
+
 /// The most bytes of a frame that stay with its event; a signal has some hundred.
 const RAW_BYTES_MAX: usize = 64 * 1024;
 
@@ -124,14 +127,22 @@ impl Mirror {
         params: &Map<String, Value>,
         now: Timestamp,
     ) -> Result<News, &'static str> {
-        let button = number(params, "button").ok_or("a button signal without its number")?;
         let pressed = params.get("state").and_then(wire::flag);
         let pressed = pressed.ok_or("a button signal without its state")?;
         let mut news = News::default();
-        news.set(self.path(&format!("button/{button}")), json!({ "pressed": pressed }));
+        if let Some(button) = number(params, "button") {
+            news.set(self.path(&format!("button/{button}")), json!({ "pressed": pressed }));
+        }
         if pressed {
-            let data = json!({ "button": button });
-            let event = self.event("fibaro.button", &button.to_string(), data, false, now);
+            // Somebody rings, whatever the intercom calls the button.
+            let button = params.get("button").filter(|n| n.is_number() || n.is_string());
+            let named = Some(wire::text(button)).filter(|name| !name.trim().is_empty());
+            let whole = button.and_then(wire::whole);
+            let subject = whole.map(|n| n.to_string()).or(named.clone());
+            let button = whole.map_or_else(|| json!(named), Value::from);
+            let subject = subject.unwrap_or_else(|| UNKNOWN_BUTTON.into());
+            let event =
+                self.event("fibaro.button", &subject, json!({ "button": button }), false, now);
             news.events.push(event.into());
         }
         Ok(news)
@@ -263,13 +274,35 @@ mod tests {
             (Signal::Relay, json!({ "is_open": true })),
             (Signal::Relay, json!({ "relay": -1, "is_open": true })),
             (Signal::Relay, json!({ "relay": 1e15, "is_open": true })),
-            (Signal::Button, json!({ "button": "x", "state": true })),
             (Signal::Button, json!({ "button": 1, "state": {} })),
             (Signal::DayNight, json!({})),
             (Signal::Proximity, json!({ "state": null })),
         ] {
             assert!(heard(&mut mirror, signal, params.clone()).is_err(), "{params}");
         }
+    }
+
+    #[test]
+    fn a_press_is_a_ring_whatever_the_buttons_number() {
+        for (button, subject, shown) in [
+            (json!(256), "256", json!(256)),
+            (json!("70000"), "70000", json!(70000)),
+            (json!(-1), "-1", json!(-1)),
+            (json!(1e300), "1e+300", json!("1e+300")),
+            (json!("front"), "front", json!("front")),
+            (json!(null), "unknown", json!(null)),
+            (json!(" "), "unknown", json!(null)),
+            (json!([2]), "unknown", json!(null)),
+        ] {
+            let mut mirror = mirror();
+            let params = json!({ "button": button, "state": true });
+            let news = heard(&mut mirror, Signal::Button, params).unwrap();
+            let event = &news.events[0].event;
+            assert_eq!((event.subject.as_deref(), &event.data["button"]), (Some(subject), &shown));
+            assert!(!event.raw.is_empty() && news.known.is_empty(), "{button}");
+        }
+        let released = json!({ "state": false });
+        assert!(heard(&mut mirror(), Signal::Button, released).unwrap().is_empty());
     }
 
     #[test]

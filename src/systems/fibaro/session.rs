@@ -17,7 +17,7 @@ use super::names::Names;
 use super::wire::{self, Incoming, RpcError};
 use crate::event::Trust;
 use crate::secret::Secret;
-use crate::systems::link::{News, Reply};
+use crate::systems::link::{News, Reply, mended};
 pub use orders::Ask;
 use orders::Waiting;
 
@@ -226,7 +226,9 @@ impl Session {
     }
 
     fn frame(&mut self, frame: &[u8], now: Moment) {
-        for message in wire::read(frame) {
+        let (messages, mends) = wire::read(frame);
+        mended(&self.setup.source, mends);
+        for message in messages {
             if matches!(self.stage, Stage::Off(_)) {
                 return;
             }

@@ -6,6 +6,8 @@ use std::fmt;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use crate::systems::json::{self, Mends};
+
 /// The most messages in one frame: a JSON-RPC batch, which no intercom is known to send.
 const BATCH_MAX: usize = 64;
 
@@ -87,17 +89,21 @@ pub fn request(id: u64, method: &str, params: &Map<String, Value>) -> String {
     json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string()
 }
 
-/// Reads a frame. Never fails: what is not understood is said to be so.
-pub fn read(frame: &[u8]) -> Vec<Incoming> {
-    match serde_json::from_slice(frame) {
-        Ok(Value::Array(batch)) if batch.is_empty() => vec![Incoming::Bad("an empty batch")],
-        Ok(Value::Array(batch)) if batch.len() > BATCH_MAX => {
+/// Reads a frame, and says what was mended in it. Never fails: what is not understood is said to
+/// be so.
+pub fn read(frame: &[u8]) -> (Vec<Incoming>, Mends) {
+    let Ok((value, mends)) = json::value(frame) else {
+        return (vec![Incoming::Bad("not JSON")], Mends::default());
+    };
+    let messages = match value {
+        Value::Array(batch) if batch.is_empty() => vec![Incoming::Bad("an empty batch")],
+        Value::Array(batch) if batch.len() > BATCH_MAX => {
             vec![Incoming::Bad("a batch of too many messages")]
         }
-        Ok(Value::Array(batch)) => batch.into_iter().map(message).collect(),
-        Ok(one) => vec![message(one)],
-        Err(_) => vec![Incoming::Bad("not JSON")],
-    }
+        Value::Array(batch) => batch.into_iter().map(message).collect(),
+        one => vec![message(one)],
+    };
+    (messages, mends)
 }
 
 fn message(value: Value) -> Incoming {
@@ -316,7 +322,7 @@ mod tests {
     use super::*;
 
     fn one(frame: &str) -> Incoming {
-        let mut read = read(frame.as_bytes());
+        let mut read = read(frame.as_bytes()).0;
         assert_eq!(read.len(), 1);
         read.remove(0)
     }
@@ -397,11 +403,13 @@ mod tests {
 
     #[test]
     fn batches_and_nonsense() {
-        assert_eq!(read(br#"[{"id":1},{"method":"x"}]"#).len(), 2);
+        assert_eq!(read(br#"[{"id":1},{"method":"x"}]"#).0.len(), 2);
+        let (mended, mends) = read(br#"{"method":"x","params":{"user":"\ud83d","n":1e400}}"#);
+        assert!(matches!(mended[0], Incoming::Signal { .. }) && mends.any());
         for odd in ["", "null", "1", "[]", "[1]", "{", "\u{feff}{}", r#"{"method":5}"#, "\0\u{1}"] {
             assert!(matches!(one(odd), Incoming::Bad(_)), "{odd}");
         }
-        assert!(matches!(&read(&[0xff, 0xfe])[..], [Incoming::Bad(_)]));
+        assert!(matches!(&read(&[0xff, 0xfe]).0[..], [Incoming::Bad(_)]));
         let deep = "[".repeat(5000);
         assert!(matches!(one(&deep), Incoming::Bad("not JSON")));
     }

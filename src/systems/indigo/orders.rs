@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{Feed, Moment, wire};
+use crate::systems::json;
 use crate::systems::link::Reply;
 
 /// Commands on their way at the same time, at most.
@@ -153,7 +154,7 @@ impl Orders {
 /// What an answer of `/v2/api/command` means. What a success looks like is not documented, so it
 /// is any 2xx with JSON that is no error.
 fn meaning(status: u16, body: &[u8]) -> Meaning {
-    let json = serde_json::from_slice::<Value>(body).ok();
+    let json = json::value(body).ok().map(|(value, _)| value);
     let complaint = match &json {
         Some(Value::Object(fields)) if fields.contains_key("error") => {
             Some(wire::complaint(fields))

@@ -22,6 +22,11 @@ const ONES_PENDING_MAX: usize = 4;
 const ALL_WAIT_MAX: Duration = Duration::from_secs(10);
 /// The longest wait before one object is asked for again because of something odd.
 const ONE_WAIT_MAX: Duration = Duration::from_secs(300);
+/// Waits after a list that could not be had: the whole of it may be bad for days.
+const LIST_WAIT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
+/// So many connections in a row that end while the list is awaited are no accident: it may be the
+/// list that ends them.
+const LISTS_LOST_MAX: u32 = 2;
 /// Quiet for so long, and the next oddity is answered at once again.
 const CALM_AFTER: Duration = Duration::from_secs(600);
 /// Objects whose oddities are remembered.
@@ -40,6 +45,14 @@ pub struct Requests {
     ones: BTreeMap<i64, Duration>,
     all_patience: Patience,
     one_patience: BTreeMap<i64, Patience>,
+    /// How often in a row the list could not be had.
+    lists_failed: u32,
+    /// How many connections in a row ended while the list was awaited.
+    lists_lost: u32,
+    /// Not before this moment is the list asked for.
+    list_hold: Duration,
+    /// When the latest of the answered questions was asked: then somebody was there.
+    alive: Duration,
 }
 
 /// A question without an answer yet.
@@ -75,6 +88,10 @@ impl Requests {
             ones: BTreeMap::new(),
             all_patience: Patience::default(),
             one_patience: BTreeMap::new(),
+            lists_failed: 0,
+            lists_lost: 0,
+            list_hold: Duration::ZERO,
+            alive: Duration::ZERO,
         }
     }
 
@@ -83,10 +100,15 @@ impl Requests {
         self.closed();
         self.all_at = Some(now);
         self.folders_at = Some(now);
+        self.alive = now;
+        if self.lists_lost >= LISTS_LOST_MAX {
+            self.list_failed(now);
+        }
     }
 
     /// No connection: nothing is due or pending.
     pub fn closed(&mut self) {
+        self.lists_lost += u32::from(self.is_asked(Refresh::All));
         self.pending.clear();
         self.ones.clear();
         self.all_at = None;
@@ -99,6 +121,25 @@ impl Requests {
         if !is_soon {
             self.all_at = Some(now + self.all_patience.wait(now, ALL_WAIT_MAX));
         }
+    }
+
+    /// The list could not be had; it is asked for again, ever more slowly.
+    pub fn list_failed(&mut self, now: Duration) {
+        let (least, most) = LIST_WAIT;
+        let wait = least.saturating_mul(1 << self.lists_failed.min(16)).min(most);
+        self.lists_failed = self.lists_failed.saturating_add(1);
+        self.list_hold = now + wait;
+        self.all_at = Some(self.list_hold);
+    }
+
+    /// The list came and could be read.
+    pub fn list_read(&mut self) {
+        (self.lists_failed, self.lists_lost, self.list_hold) = (0, 0, Duration::ZERO);
+    }
+
+    /// Whether the list is not asked for now because it could not be had.
+    pub fn is_list_held(&self, now: Duration) -> bool {
+        now < self.list_hold
     }
 
     /// This object must be fetched, soon.
@@ -128,7 +169,8 @@ impl Requests {
             self.folders_at = Some(now + FOLDERS_EVERY);
             texts.push(self.ask(Refresh::Folders, now, mark));
         }
-        if is_due(self.all_at, now) && !self.is_asked(Refresh::All) {
+        let may_list = !self.is_list_held(now) && !self.is_asked(Refresh::All);
+        if is_due(self.all_at, now) && may_list {
             self.all_at = Some(now + self.every);
             self.ones.clear();
             texts.push(self.ask(Refresh::All, now, mark));
@@ -158,7 +200,33 @@ impl Requests {
                 pending.find(|(_, pending)| fits(pending.what)).map(|(key, _)| key.clone())?
             }
         };
-        self.pending.remove(&key)
+        let pending = self.pending.remove(&key)?;
+        self.alive = self.alive.max(pending.sent);
+        Some(pending)
+    }
+
+    /// The question that this frame answers, although it cannot be read: its id stands there, or
+    /// it looks like the list.
+    pub fn answered_badly(&mut self, text: &str) -> Option<Refresh> {
+        let quoted = |id: &String| text.contains(&format!("\"{id}\""));
+        let by_id = self.pending.keys().find(|id| quoted(id)).cloned();
+        let key = by_id.or_else(|| {
+            let is_list = text.contains("\"refresh\"") && text.contains("\"list\"");
+            let mut lists = self.pending.iter().filter(|(_, p)| p.what == Refresh::All);
+            lists.next().map(|(id, _)| id.clone()).filter(|_| is_list)
+        });
+        let pending = self.pending.remove(&key?)?;
+        self.alive = self.alive.max(pending.sent);
+        Some(pending.what)
+    }
+
+    /// Takes the overdue questions that nobody will answer, since a later one was answered.
+    pub fn take_overlooked(&mut self, now: Duration) -> Vec<Refresh> {
+        let alive = self.alive;
+        let is_it = |p: &Pending| now.saturating_sub(p.sent) >= ANSWER_WITHIN && p.sent < alive;
+        let all = self.pending.values().filter(|p| is_it(p)).map(|p| p.what).collect();
+        self.pending.retain(|_, p| !is_it(p));
+        all
     }
 
     /// Whether an answer is overdue.
@@ -252,6 +320,52 @@ mod tests {
             }
         }
         assert!(asked.len() < 12 && asked[0] == 0, "{asked:?}");
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_had_is_asked_for_ever_more_slowly() {
+        let mut requests = Requests::new(Feed::Device, HOUR);
+        requests.connected(at(0));
+        let mut asked = Vec::new();
+        for second in 0..3_600 {
+            let texts = requests.due(at(second), 0);
+            if texts.iter().any(|text| text.contains("\"indigo.Device\"")) {
+                asked.push(second);
+                requests.answered_badly(r#"{"message": "refresh", "list": [{"name": }]}"#).unwrap();
+                requests.list_failed(at(second));
+            }
+            requests.answered(None, |what| what == Refresh::Folders);
+            requests.want_all(at(second));
+            assert!(!requests.is_overdue(at(second)));
+        }
+        assert_eq!(asked, [0, 10, 30, 70, 150, 310, 630, 1230, 1830, 2430, 3030]);
+        requests.list_read();
+        requests.list_failed(at(3_600));
+        assert!(requests.is_list_held(at(3_609)) && !requests.is_list_held(at(3_610)));
+    }
+
+    #[test]
+    fn a_list_that_ends_connections_is_left_alone_for_a_while() {
+        let mut requests = Requests::new(Feed::Device, HOUR);
+        for (second, questions) in [(0, 2), (1, 2), (2, 1), (11, 0), (12, 1)] {
+            if second < 3 {
+                requests.connected(at(second));
+            }
+            assert_eq!(requests.due(at(second), 0).len(), questions, "{second}");
+        }
+    }
+
+    #[test]
+    fn a_question_that_is_passed_over_is_no_sign_of_death() {
+        let mut requests = Requests::new(Feed::Device, HOUR);
+        requests.connected(at(0));
+        requests.due(at(0), 0);
+        requests.answered(None, |what| what == Refresh::Folders).unwrap();
+        requests.due(at(20), 0);
+        assert!(requests.is_overdue(at(30)) && requests.take_overlooked(at(30)).is_empty());
+        requests.answered(None, |what| what == Refresh::Folders).unwrap();
+        assert_eq!(requests.take_overlooked(at(30)), [Refresh::All]);
+        assert!(!requests.is_overdue(at(30)));
     }
 
     #[test]

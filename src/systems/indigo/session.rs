@@ -17,7 +17,7 @@ use super::{Config, Feed, Moment};
 use crate::command::{Command, find};
 use crate::event::Trust;
 use crate::node::nearest;
-use crate::systems::link::{News, Reply};
+use crate::systems::link::{News, Reply, mended};
 
 /// State changes told in one piece; more make several, so that no record gets too large.
 const TOLD_AT_ONCE_MAX: usize = 200;
@@ -31,6 +31,9 @@ pub struct Session {
     log: Log,
     orders: Orders,
     asked: u64,
+    source: String,
+    /// Why feeds are not whole, as said last.
+    flaws: Vec<String>,
 }
 
 /// How a feed's connection stands.
@@ -94,6 +97,8 @@ impl Session {
             log: Log::new(source, known),
             orders: Orders::default(),
             asked: 0,
+            source: source.to_string(),
+            flaws: Vec::new(),
         }
     }
 
@@ -139,16 +144,20 @@ impl Session {
 
     /// A text came over a feed.
     pub fn frame(&mut self, feed: Feed, text: &str, now: Moment) -> Vec<Output> {
-        match wire::read(feed, text) {
+        let (message, mends) = wire::read(feed, text);
+        mended(&self.source, mends);
+        let mut out = match message {
             Ok(message) if feed == Feed::Log => self.log_message(message, text, now),
             Ok(message) => self.message(feed, message, text, now),
-            Err(odd) => self.odd(feed, &odd.to_string(), text.as_bytes(), now),
-        }
+            Err(odd) => self.odd(feed, &odd.to_string(), text, text.as_bytes(), now),
+        };
+        out.extend(self.new_flaws());
+        out
     }
 
     /// Bytes that are no text came over a feed.
     pub fn binary(&mut self, feed: Feed, bytes: &[u8], now: Moment) -> Vec<Output> {
-        self.odd(feed, "a binary frame", bytes, now)
+        self.odd(feed, "a binary frame", "", bytes, now)
     }
 
     /// Something is to be done.
@@ -188,12 +197,18 @@ impl Session {
     /// Time passed. To be called every second or so.
     pub fn tick(&mut self, now: Moment) -> Vec<Output> {
         let mut out = replies(self.orders.tick(now));
+        let mut all = Vec::new();
         for (feed, sync) in &mut self.syncs {
+            let mut effects = Effects::default();
+            sync.tick(now, &mut effects);
             if sync.is_overdue(now) {
                 out.push(Output::Close(*feed, "a question was not answered".into()));
             }
             out.extend(sync.due(now).into_iter().map(|text| Output::Send(*feed, text)));
+            all.push((*feed, effects));
         }
+        all.into_iter().for_each(|(feed, effects)| self.tell(feed, effects, now, &mut out));
+        out.extend(self.new_flaws());
         out
     }
 
@@ -260,14 +275,24 @@ impl Session {
         }
     }
 
-    /// What could not be read may have been a change of anything.
-    fn odd(&mut self, feed: Feed, why: &str, raw: &[u8], now: Moment) -> Vec<Output> {
+    /// What could not be read; the text is empty if it is none.
+    fn odd(&mut self, feed: Feed, why: &str, text: &str, raw: &[u8], now: Moment) -> Vec<Output> {
         let mut out = vec![Output::Bad(format!("{}-feed: {why}", feed.as_str()), raw.to_vec())];
+        let mut effects = Effects::default();
         if let Some(sync) = self.syncs.get_mut(&feed) {
-            sync.doubt(now);
+            sync.unreadable(text, why, now, &mut effects);
             out.extend(sync.due(now).into_iter().map(|text| Output::Send(feed, text)));
         }
+        self.tell(feed, effects, now, &mut out);
         out
+    }
+
+    /// Says so if other feeds are not whole than before, or for another reason.
+    fn new_flaws(&mut self) -> Option<Output> {
+        let flaws = self.syncs.values().filter_map(|sync| sync.flaw().map(String::from)).collect();
+        let is_new = self.flaws != flaws;
+        self.flaws = flaws;
+        is_new.then(|| self.link())
     }
 
     fn prepare(
@@ -334,7 +359,8 @@ impl Session {
 
     fn link(&self) -> Output {
         let is_up = self.doors.values().all(|door| !matches!(door, Door::Closed(_)))
-            && self.doors.values().any(|door| *door == Door::Open);
+            && self.doors.values().any(|door| *door == Door::Open)
+            && self.syncs.values().all(|sync| sync.flaw().is_none());
         Output::Link(is_up, if is_up { String::new() } else { self.why_down() })
     }
 
@@ -343,7 +369,11 @@ impl Session {
             Door::Closed(why) => Some(format!("{}-feed: {why}", feed.as_str())),
             _ => None,
         });
-        closed.unwrap_or_else(|| "the server has none of the feeds".into())
+        let flaw = self.syncs.iter().find_map(|(feed, sync)| {
+            let why = sync.flaw().filter(|_| self.doors.get(feed) == Some(&Door::Open))?;
+            Some(format!("{}-feed: {why}; only changes are heard", feed.as_str()))
+        });
+        closed.or(flaw).unwrap_or_else(|| "the server has none of the feeds".into())
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Sync {
     steps_bytes: usize,
     steps_ever: u64,
     overflowed: bool,
+    /// Why the list cannot be had, while it cannot.
+    flaw: Option<String>,
 }
 
 /// A change that an answer on its way may hold or not.
@@ -121,13 +123,20 @@ impl Sync {
             steps_bytes: 0,
             steps_ever: 0,
             overflowed: false,
+            flaw: None,
         }
     }
 
-    /// A new connection: nothing is sure until the snapshot is there.
+    /// A new connection: nothing is sure until the snapshot is there. If it may be the snapshot
+    /// that ends connections, changes are heard without it.
     pub fn connected(&mut self, now: Moment) {
         self.disconnected();
         self.requests.connected(now.up);
+        if self.requests.is_list_held(now.up) {
+            self.is_live = true;
+            let why = || "connections end while its list is awaited".to_string();
+            self.flaw.get_or_insert_with(why);
+        }
     }
 
     /// The connection is gone.
@@ -148,9 +157,9 @@ impl Sync {
         self.requests.is_overdue(now.up)
     }
 
-    /// Whether the objects are known to be as the server has them.
-    pub fn is_live(&self) -> bool {
-        self.is_live
+    /// Why the list cannot be had, while it cannot: then only changes are heard.
+    pub fn flaw(&self) -> Option<&str> {
+        self.flaw.as_deref()
     }
 
     /// Whether a snapshot was ever taken.
@@ -166,6 +175,40 @@ impl Sync {
     /// Something was lost or could not be read: everything must be compared.
     pub fn doubt(&mut self, now: Moment) {
         self.requests.want_all(now.up);
+    }
+
+    /// A frame that cannot be read, and why: the answer to a question, or a change of anything.
+    pub fn unreadable(&mut self, text: &str, why: &str, now: Moment, out: &mut Effects) {
+        match self.requests.answered_badly(text) {
+            Some(Refresh::All) => self.no_list(format!("its list cannot be read, {why}"), now, out),
+            Some(Refresh::One(id)) => self.requests.want_one(id, now.up),
+            Some(Refresh::Folders) => {}
+            None => self.doubt(now),
+        }
+    }
+
+    /// Time passed: questions that were passed over are asked again.
+    pub fn tick(&mut self, now: Moment, out: &mut Effects) {
+        for what in self.requests.take_overlooked(now.up) {
+            match what {
+                Refresh::All => self.no_list("its list does not come".into(), now, out),
+                Refresh::One(id) => self.requests.want_one(id, now.up),
+                Refresh::Folders => {}
+            }
+        }
+    }
+
+    /// There is no list for now. Changes are heard all the same, against what was known.
+    fn no_list(&mut self, why: String, now: Moment, out: &mut Effects) {
+        self.requests.list_failed(now.up);
+        self.flaw = Some(why);
+        if !std::mem::replace(&mut self.is_live, true) {
+            self.overflowed = false;
+            for Kept { id, step, heard, .. } in std::mem::take(&mut self.steps) {
+                self.live(id, step, heard, now, out);
+            }
+            self.forget_steps();
+        }
     }
 
     /// Takes a message. False if it answers none of our questions here.
@@ -203,8 +246,9 @@ impl Sync {
             // It may be gone, with the word of that lost.
             Refresh::One(_) => self.requests.want_all(now.up),
             Refresh::All => {
-                out.bad.push(format!("the list is refused: {why}"));
-                self.requests.want_all(now.up);
+                let why = format!("its list is refused: {why}");
+                out.bad.push(why.clone());
+                self.no_list(why, now, out);
             }
         }
         true
@@ -267,7 +311,9 @@ impl Sync {
         if settled.doubtful {
             self.requests.want_one(id, now.up);
         }
-        self.put(id, replay(&settled, &steps), How::Refetched(heard), true, out);
+        // Without any snapshot so far, an object that is not known is not new.
+        let tell = self.has_snapshot() || self.mirror.get(id).is_some();
+        self.put(id, replay(&settled, &steps), How::Refetched(heard), tell, out);
         self.prune_steps();
     }
 
@@ -306,6 +352,8 @@ impl Sync {
         now: Moment,
         out: &mut Effects,
     ) {
+        self.requests.list_read();
+        self.flaw = None;
         let tell = self.has_snapshot();
         let (was_live, overflowed) = (self.is_live, std::mem::take(&mut self.overflowed));
         self.is_live = true;

@@ -1,11 +1,10 @@
 //! Indigo's messages: reading what the feeds and `/v2/api/command` say, tolerantly, and writing
 //! refresh requests. Pure; any bytes may come in.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value, json};
 
 use super::Feed;
+use crate::systems::json::{self, Mends};
 
 /// The most characters of an error text that goes on into replies.
 const ERROR_CHARS_MAX: usize = 500;
@@ -89,9 +88,20 @@ impl Feed {
     }
 }
 
-/// Reads one frame of a feed.
-pub fn read(feed: Feed, text: &str) -> Result<Message, Odd> {
-    let Value::Object(mut fields) = json(text)? else { return Err(Odd::NotObject) };
+/// Reads one frame of a feed, and says what was mended in it: Python writes `NaN`, and halves of
+/// characters, which are no JSON.
+pub fn read(feed: Feed, text: &str) -> (Result<Message, Odd>, Mends) {
+    match json::value(text.as_bytes()) {
+        Ok((value, mends)) => (message(feed, value), mends),
+        Err(error) => {
+            let odd = Odd::NotJson { line: error.line(), column: error.column() };
+            (Err(odd), Mends::default())
+        }
+    }
+}
+
+fn message(feed: Feed, value: Value) -> Result<Message, Odd> {
+    let Value::Object(mut fields) = value else { return Err(Odd::NotObject) };
     let kind = fields.get("message").and_then(Value::as_str).unwrap_or_default().to_string();
     let known = ["refresh", "add", "patch", "delete"].contains(&kind.as_str());
     if fields.contains_key("error") && !known {
@@ -125,49 +135,6 @@ fn about(feed: Feed, fields: &Map<String, Value>) -> Result<bool, Odd> {
     };
     let other = Feed::ALL.into_iter().any(|f| f != feed && f.object_type() == plain);
     if other { Err(Odd::OtherFeed(plain.to_string())) } else { Ok(folders) }
-}
-
-/// The JSON in a text. Python writes `NaN` and `Infinity`, which are no JSON and cannot be known
-/// otherwise; they become `null`.
-fn json(text: &str) -> Result<Value, Odd> {
-    let text = text.trim_start_matches('\u{feff}');
-    serde_json::from_str(text).or_else(|error| {
-        let odd = Odd::NotJson { line: error.line(), column: error.column() };
-        match without_nan(text) {
-            Cow::Borrowed(_) => Err(odd),
-            Cow::Owned(text) => serde_json::from_str(&text).map_err(|_| odd),
-        }
-    })
-}
-
-fn without_nan(text: &str) -> Cow<'_, str> {
-    let mut clean = String::new();
-    let (mut copied, mut at, mut quoted) = (0, 0, false);
-    let bytes = text.as_bytes();
-    while let Some(byte) = bytes.get(at) {
-        let rest = &bytes[at..];
-        let word = ["-Infinity", "Infinity", "NaN"].into_iter();
-        let word = word.filter(|_| !quoted).find(|word| rest.starts_with(word.as_bytes()));
-        at += match (byte, word) {
-            (_, Some(word)) => {
-                clean.push_str(&text[copied..at]);
-                clean.push_str("null");
-                copied = at + word.len();
-                word.len()
-            }
-            (b'\\', None) if quoted => 2,
-            (b'"', None) => {
-                quoted = !quoted;
-                1
-            }
-            _ => 1,
-        };
-    }
-    if copied == 0 {
-        return Cow::Borrowed(text);
-    }
-    clean.push_str(&text[copied..]);
-    Cow::Owned(clean)
 }
 
 /// An id in a message; Indigo passes through whatever it was given.
@@ -231,6 +198,10 @@ pub enum Refresh {
 mod tests {
     use super::*;
 
+    fn read(feed: Feed, text: &str) -> Result<Message, Odd> {
+        super::read(feed, text).0
+    }
+
     #[test]
     fn messages_are_told_apart() {
         let text = r#"{"message":"delete","objectType":"indigo.Device","objectId":"7"}"#;
@@ -265,6 +236,13 @@ mod tests {
         let object = json!({"a": null, "b": [null, null], "c": "NaN \" NaN"});
         assert_eq!(read(Feed::Device, text), Ok(Message::Added(object)));
         assert!(read(Feed::Device, "{NaN").is_err());
+        let text = r#"{"message":"add","objectDict":{"a":"\ud83d","b":1e400}}"#;
+        let object = json!({"a": "\u{fffd}", "b": null});
+        let (message, mends) = super::read(Feed::Device, text);
+        assert_eq!(
+            (message, mends.to_string()),
+            (Ok(Message::Added(object)), "texts, numbers".into())
+        );
     }
 
     #[test]

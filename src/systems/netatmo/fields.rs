@@ -79,6 +79,12 @@ impl<'a> Fields<'a> {
         all
     }
 
+    /// The same, with all names its own.
+    pub fn into_owned(self) -> Fields<'static> {
+        let owned = self.0.into_iter().map(|(name, value)| (name.into_owned().into(), value));
+        Fields(owned.collect())
+    }
+
     /// The event's own map.
     pub fn into_map(self) -> Map<String, Value> {
         self.0.into_iter().map(|(name, value)| (name.into_owned(), value)).collect()

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::fields::{FIELDS_MAX, Fields};
 use super::names::{self, CALL_ENDED, Kind, RING, RTC, Role, UNKNOWN};
 use super::wire::{self, Unparsable};
+use crate::systems::json::Mends;
 
 /// The most persons one body makes events for; each event keeps the raw body, so this bounds what
 /// one body can cost. A camera sees a handful of faces at a time.
@@ -28,11 +29,13 @@ pub struct Frame<'a> {
     pub persons: Vec<Fields<'a>>,
     /// When it happened, if the body says so; webhooks seldom do.
     pub time: Option<Timestamp>,
+    /// What was mended to read it.
+    pub mends: Mends,
 }
 
 /// Reads a body.
 pub fn frame(body: &[u8]) -> Result<Frame<'_>, Unparsable> {
-    let mut data = wire::fields(body)?;
+    let (mut data, mends) = wire::fields(body)?;
     unfold_extra_params(&mut data);
     keep_usable(&mut data);
     unfold_objects(&mut data);
@@ -40,7 +43,7 @@ pub fn frame(body: &[u8]) -> Result<Frame<'_>, Unparsable> {
     sub_type(kind, &mut data);
     let persons = if kind.role == Role::Persons { persons(&mut data) } else { Vec::new() };
     let time = data.get("timestamp").or_else(|| data.get("time")).and_then(moment);
-    Ok(Frame { kind, data, persons, time })
+    Ok(Frame { kind, data, persons, time, mends })
 }
 
 /// Some bodies carry their payload in `extra_params`, an object or one written as a text; what
@@ -49,7 +52,7 @@ fn unfold_extra_params(data: &mut Fields<'_>) {
     let inner = match data.take("extra_params") {
         Some(Value::Object(inner)) => inner,
         Some(Value::String(text)) => match wire::fields(text.as_bytes()) {
-            Ok(inner) => inner.into_map(),
+            Ok((inner, _)) => inner.into_map(),
             Err(_) => return data.put("extra_params", text),
         },
         Some(other) => return data.put("extra_params", other),

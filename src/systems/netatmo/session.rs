@@ -17,6 +17,8 @@ use super::identity::{self, Identity};
 use super::names::{self, Role};
 use super::normalise::{self, Frame};
 use super::wire::Unparsable;
+use crate::systems::json::Mends;
+use crate::systems::link;
 
 /// One configured Netatmo.
 #[derive(Debug)]
@@ -87,7 +89,10 @@ impl Session {
     /// The events that one body reports; at least one, whatever the body is.
     pub fn webhook(&self, body: &[u8], trust: Trust, now: Timestamp) -> Vec<Heard> {
         match normalise::frame(body) {
-            Ok(frame) => self.events(frame, body, trust, now),
+            Ok(frame) => {
+                link::mended(&self.source, frame.mends);
+                self.events(frame, body, trust, now)
+            }
             Err(why) => vec![self.unparsable(&why, body, trust, now)],
         }
     }
@@ -172,7 +177,8 @@ impl Session {
         data.put("reason", why.as_str());
         data.put("error", why.to_string());
         let identity = identity::of_bytes(&self.source, kind.name, body, now);
-        let frame = Frame { kind, data, persons: Vec::new(), time: None };
+        let mends = Mends::default();
+        let frame = Frame { kind, data, persons: Vec::new(), time: None, mends };
         self.event(frame, identity, body, trust, now)
     }
 
@@ -252,6 +258,21 @@ mod tests {
         assert_eq!(across.also, Some(first.event.id));
         assert_ne!(later.event.id, first.event.id);
         assert_ne!(later.also, Some(first.event.id));
+    }
+
+    #[test]
+    fn an_alarm_with_one_bad_byte_is_an_alarm_and_its_raw_bytes_stay() {
+        let bodies: [&[u8]; 3] = [
+            b"{\"event_type\":\"smoke\",\"sub_type\":1,\"message\":\"fum\xe9e\"}",
+            br#"{"event_type":"smoke","sub_type":1,"message":"\ud83d"}"#,
+            br#"{"event_type":"smoke","sub_type":1,"timestamp":1e400}"#,
+        ];
+        for body in bodies {
+            let heard = session().webhook(body, Trust::Authentic, NOON.parse().unwrap());
+            let event = &heard[0].event;
+            assert_eq!((event.kind.as_str(), event.raw.as_slice()), ("netatmo.smoke", body));
+            assert_eq!(event.data["sub_type_name"], "detected");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::fields::{FIELDS_MAX, Fields};
 use super::names;
+use crate::systems::json::{self, Mends};
 
 /// Why a body is no webhook. Its text becomes `data.error` of `netatmo.unparsable`.
 #[derive(Debug, thiserror::Error)]
@@ -43,9 +44,25 @@ impl Unparsable {
 }
 
 /// The body's fields, every name spelt as in [`names::field`], at every depth. Where one field
-/// stands there in two spellings, ours wins.
-pub fn fields(body: &[u8]) -> Result<Fields<'_>, Unparsable> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
+/// stands there in two spellings, ours wins. A body that is no JSON is mended if it can be: one
+/// bad byte must not cost an alarm.
+pub fn fields(body: &[u8]) -> Result<(Fields<'_>, Mends), Unparsable> {
+    match strict(body) {
+        Ok(fields) => Ok((fields, Mends::default())),
+        Err(why @ (Unparsable::NotText(_) | Unparsable::NotJson(_))) => mended(body).ok_or(why),
+        Err(why) => Err(why),
+    }
+}
+
+#[cold]
+fn mended(body: &[u8]) -> Option<(Fields<'static>, Mends)> {
+    let (text, mends) = json::mend(body);
+    let fields = if mends.any() { strict(text.as_bytes()).ok()? } else { return None };
+    Some((fields.into_owned(), mends))
+}
+
+fn strict(body: &[u8]) -> Result<Fields<'_>, Unparsable> {
+    let body = json::without_bom(body).trim_ascii();
     // Once for the whole body is faster than for each text in it.
     let body = std::str::from_utf8(body).map_err(Unparsable::NotText)?;
     match body.bytes().next() {
@@ -196,7 +213,10 @@ mod tests {
 
     fn read(body: &str) -> String {
         match fields(body.as_bytes()) {
-            Ok(fields) => Value::Object(fields.into_map()).to_string(),
+            Ok((fields, mends)) if mends.any() => {
+                format!("{mends}: {}", Value::Object(fields.into_map()))
+            }
+            Ok((fields, _)) => Value::Object(fields.into_map()).to_string(),
             Err(why) => format!("{}: {why}", why.as_str()),
         }
     }
@@ -222,6 +242,16 @@ mod tests {
     }
 
     #[test]
+    fn one_bad_byte_or_number_costs_nothing_else() {
+        let (fields, mends) = fields(b"{\"eventType\":\"smoke\",\"message\":\"caf\xe9\"}").unwrap();
+        assert_eq!(
+            (fields.text("event_type"), mends.to_string().as_str()),
+            (Some("smoke"), "texts")
+        );
+        insta::assert_snapshot!(read(r#"{"message":"\ud83d","timestamp":1e400,}"#), @r#"commas, texts, numbers: {"message":"�","timestamp":null}"#);
+    }
+
+    #[test]
     fn what_is_no_object_is_named() {
         insta::assert_snapshot!(read(" \n"), @"empty: the body is empty");
         insta::assert_snapshot!(read("\u{feff}"), @"empty: the body is empty");
@@ -230,7 +260,7 @@ mod tests {
         insta::assert_snapshot!(read("[1]"), @"not_object: the body is a list, not a JSON object");
         insta::assert_snapshot!(read("{\"a\": }"), @"not_json: the body is not JSON: expected value at line 1 column 7");
         insta::assert_snapshot!(read("{} x"), @"not_json: the body is not JSON: trailing characters at line 1 column 4");
-        let broken = fields(b"{\"a\":\"caf\xe9\"}").unwrap_err().to_string();
+        let broken = fields(b"{\"a\":\"caf\xe9\"").unwrap_err().to_string();
         insta::assert_snapshot!(broken, @"the body is not JSON: invalid utf-8 sequence of 1 bytes from index 9");
         assert!(read(&"[".repeat(100_000)).contains("recursion limit exceeded"));
     }

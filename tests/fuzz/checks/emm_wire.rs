@@ -10,6 +10,7 @@ use portero::systems::Certificate;
 use portero::systems::emm::session::{Input, Moment, Output, Session, Setup};
 use portero::systems::emm::{Config, TYPES, notification, repair, wire};
 use portero::systems::http::Answer;
+use portero::systems::json;
 use portero::systems::link::UnreadBody;
 
 /// Questions answered with the same bytes; a session that asks on and on would fail here.
@@ -21,10 +22,10 @@ pub fn check(body: &[u8]) {
     if let Ok(read) = wire::body_value(body) {
         let _ = notification::notifications(read.value);
     }
-    if let (Ok(strict), Ok(text)) =
-        (serde_json::from_slice::<serde_json::Value>(body), std::str::from_utf8(body))
+    let (text, mends) = json::mend(body);
+    if let Ok(strict) = serde_json::from_slice::<serde_json::Value>(body)
         && (strict.is_object() || strict.is_array())
-        && let Some((mended, fixes)) = repair::repair(text)
+        && let Some((mended, fixes)) = repair::repair(&text, mends)
     {
         assert_eq!((mended, fixes), (strict, repair::Fixes::default()));
     }

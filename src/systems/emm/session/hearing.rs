@@ -18,6 +18,19 @@ use crate::systems::link::{self, News, UnreadBody};
 /// Bytes of an event's raw form; a notification has below one thousand.
 const RAW_BYTES_MAX: usize = 64 * 1024;
 
+/// Why a body may be cut.
+const ENDS_EARLY: &str = "the body ends early";
+
+/// So many entries of one body that cannot be read are told one by one, and the rest together: a
+/// body of nothing else must not become a flood. One gateway breaks one entry.
+const BROKEN_TOLD_MAX: usize = 5;
+
+/// The same for entries of types that nobody described.
+const UNKNOWN_TOLD_MAX: usize = 50;
+
+/// Events told in one piece; what else there is to do goes on between two.
+const TOLD_AT_ONCE_MAX: usize = 100;
+
 /// Under these names a subscription's moment has been guessed; the document gives none.
 const SINCE: [&str; 4] = ["time", "subscribed", "since", "status_time"];
 
@@ -57,6 +70,33 @@ impl Session {
         }
     }
 
+    /// What came of a body whose rest is lost: the EMM has forgotten it, so what can be read of it
+    /// is told, and the rest looked for elsewhere.
+    pub(super) fn cut_short(
+        &mut self,
+        what: What,
+        answer: &Answer,
+        kept: Option<EventId>,
+        now: Moment,
+    ) {
+        let is_something = answer.status == 200 && !answer.body.trim_ascii().is_empty();
+        if what != What::Changes || !is_something {
+            return;
+        }
+        match wire::answer(answer.status, &answer.content_type, &answer.body) {
+            Ok(mut read) => {
+                read.fixes.get_or_insert_default().cut = true;
+                self.heard(what, read, &answer.body, kept, now);
+            }
+            Err(Problem::NotJson(_)) => {
+                let name = kept.map_or_else(|| now.wall.to_string(), |id| id.to_string());
+                let origin = Origin { received: now.wall, caught_up: false, raw: &answer.body };
+                self.unparsed(ENDS_EARLY, &name, &origin);
+            }
+            Err(_) => {}
+        }
+    }
+
     /// A body that an earlier run kept and did not read: old news by now.
     pub(super) fn unread_body(&mut self, body: &UnreadBody, now: Moment) {
         let origin = Origin { received: body.received, caught_up: true, raw: &body.raw };
@@ -77,7 +117,7 @@ impl Session {
         if let Some(fixes) = read.fixes {
             self.out.push(Output::Mended(format!("/changes is no JSON; mended: {fixes}")));
             if fixes.cut {
-                self.unparsed("the body ends early", body, origin);
+                self.unparsed(ENDS_EARLY, body, origin);
             }
         }
         let Some(list) = notification::notifications(read.value) else {
@@ -85,6 +125,7 @@ impl Session {
         };
         let is_alone = list.len() == 1;
         let mut news = News::default();
+        let (mut broken, mut unknown) = (0_usize, 0_usize);
         for (n, (notification, json)) in list.into_iter().enumerate() {
             let json = json.to_string();
             let raw = if is_alone { origin.raw } else { json.as_bytes() };
@@ -96,20 +137,33 @@ impl Session {
                     let changes = self.alarms.pushed(&alarm, origin.received, now);
                     self.alarm_changes(&mut news, changes, &origin);
                 }
+                Notification::Unknown { .. } if unknown >= UNKNOWN_TOLD_MAX => unknown += 1,
                 Notification::Unknown { kind, fields } => {
+                    unknown += 1;
                     let mut event = self.event("emm.unknown", &[&name], &origin, fields);
                     event.data.insert("notification_type".into(), kind.clone().into());
                     event.subject = Some(kind);
                     news.events.push(event.into());
                 }
+                Notification::Broken { .. } if broken >= BROKEN_TOLD_MAX => broken += 1,
                 Notification::Broken { why } => {
+                    broken += 1;
                     self.out.push(Output::Bad(why.into(), raw.to_vec()));
                     news.events.push(self.unparsed_event(why, &name, &origin).into());
                     self.lost();
                 }
             }
+            if news.events.len() >= TOLD_AT_ONCE_MAX {
+                self.tell(std::mem::take(&mut news));
+            }
         }
         self.tell(news);
+        let left_out = broken.saturating_sub(BROKEN_TOLD_MAX);
+        let left_out = left_out + unknown.saturating_sub(UNKNOWN_TOLD_MAX);
+        if left_out > 0 {
+            let why = format!("{left_out} more of its entries cannot be read");
+            self.unparsed(&why, &format!("{body}:rest"), origin);
+        }
     }
 
     fn message(&mut self, news: &mut News, message: &Message, origin: &Origin<'_>, now: Moment) {

@@ -10,7 +10,7 @@ use crate::secret::{Secret, fingerprint};
 use crate::systems::emm::Config;
 use crate::systems::emm::orders::Request;
 use crate::systems::emm::wire::{self, Problem};
-use crate::systems::http::{Answer, Fault};
+use crate::systems::http::{self, Answer, Fault};
 
 /// Waits after a refused login: a licence with few sessions must not be hammered, and a wrong
 /// password must not lock the user out.
@@ -37,9 +37,9 @@ impl std::fmt::Debug for Kept {
 }
 
 impl Kept {
-    /// The token, if it is of this address and user.
+    /// The token, if it is of this address and user, and can be sent.
     pub(super) fn token_for(self, config: &Config) -> Option<Secret> {
-        (self.of == whose(config)).then(|| Secret::new(self.token))
+        http::token(&self.token).filter(|_| self.of == whose(config))
     }
 }
 
@@ -65,7 +65,15 @@ impl Session {
         let read = wire::answer(answer.status, &answer.content_type, &answer.body);
         let why = match read {
             Ok(read) => match read.value.get("token").and_then(wire::text) {
-                Some(token) if !token.trim().is_empty() => return self.has_token(token),
+                Some(text) if !text.trim().is_empty() => match http::token(&text) {
+                    Some(token) => return self.has_token(token),
+                    None => {
+                        // Nothing of it is kept: it is a secret all the same.
+                        let why = "login: the token is none that a header can carry";
+                        self.out.push(Output::Bad(why.into(), Vec::new()));
+                        why.to_string()
+                    }
+                },
                 _ => "login: the answer has no token".to_string(),
             },
             Err(Problem::Status(status @ 500.., _)) => {
@@ -77,10 +85,10 @@ impl Session {
         self.out_for(now, wait, why);
     }
 
-    fn has_token(&mut self, token: String) {
-        let kept = Kept { token: token.clone(), of: whose(&self.config) };
+    fn has_token(&mut self, token: Secret) {
+        let kept = Kept { token: token.expose().to_string(), of: whose(&self.config) };
         self.out.push(Output::Keep(Some(kept)));
-        self.token = Some(Secret::new(token));
+        self.token = Some(token);
         self.generation += 1;
         (self.may_relogin, self.has_worked) = (false, false);
         self.phase = Phase::In;

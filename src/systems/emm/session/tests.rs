@@ -8,6 +8,9 @@ use crate::systems::Certificate;
 
 const EMPTY: &str = r#"{"offset":0,"count":0,"total":0,"events":[]}"#;
 
+/// As a status: 200, and the connection ends with what is answered.
+const CUT: u16 = 1;
+
 /// An EMM by hand: what it answers by the end of the path, and what it was asked.
 struct Desk {
     session: Session,
@@ -103,9 +106,13 @@ impl Desk {
             location: None,
             body,
         };
-        let answer = if status == 0 { Err(Fault::Unknown("cut".into())) } else { Ok(answer) };
-        let outputs =
-            self.session.handle(Input::Answer { call: call.id, answer, kept: None }, self.now);
+        let (call, kept, fault) = (call.id, None, Fault::Unknown("cut".into()));
+        let input = match status {
+            0 => Input::Answer { call, answer: Err(fault), kept },
+            CUT => Input::Cut { call, answer: Answer { status: 200, ..answer }, fault, kept },
+            _ => Input::Answer { call, answer: Ok(answer), kept },
+        };
+        let outputs = self.session.handle(input, self.now);
         self.open.extend(outputs);
     }
 
@@ -353,4 +360,66 @@ fn an_odd_inbox_moves_no_mark() {
     desk.look(alarms(&[], 0));
     let subjects: Vec<_> = desk.told[told..].iter().map(|e| e.subject.clone().unwrap()).collect();
     assert_eq!(subjects, ["3", "2"]);
+}
+
+#[test]
+fn a_token_that_cannot_be_sent_is_no_login_and_is_not_gone_on_with() {
+    let mut desk = Desk::new();
+    desk.bad.clear();
+    desk.answer("users/self/changes", 403, "");
+    desk.answer("tokens/generatetoken", 200, r#"{"token":"a\nb"}"#);
+    desk.answer("tokens/generatetoken", 200, r#"{"token":" T9\n"}"#);
+    desk.run(200);
+    assert_eq!(desk.bad, ["login: the token is none that a header can carry"]);
+    assert_eq!(desk.session.token.as_ref().unwrap().expose(), "T9");
+    let kept = |text: &str| {
+        let of = crate::secret::fingerprint("https://emm.example.org/Fusion portero");
+        let kept = serde_json::from_value(json!({ "token": text, "of": of })).unwrap();
+        Session::new(Setup { kept: Some(kept), ..setup(Vec::new()) }).token
+    };
+    assert_eq!(kept("T1\n").unwrap().expose(), "T1");
+    assert!(kept("a\nb").is_none());
+}
+
+#[test]
+fn a_body_of_broken_entries_is_a_few_events_and_good_ones_among_them_are_told() {
+    let good = r#"{"type":"active_alarm","notification":{"id":7,"name":"Lift"}}"#;
+    let odd = r#"{"type":"brand_new","notification":{}}"#;
+    for (filler, unparsed, unknown) in [("{}", 6, 0), (odd, 1, 50)] {
+        let mut desk = Desk::new();
+        desk.bad.clear();
+        let entries = vec![filler; 20_000].join(",");
+        let body = format!(r#"{{"notifications":[{entries},{good},{entries}]}}"#);
+        desk.answer("users/self/changes", 200, body);
+        desk.run(31);
+        let count = |kind: &str| desk.told.iter().filter(|event| event.kind == kind).count();
+        assert_eq!((count("emm.unparsed"), count("emm.active_alarm")), (unparsed, 1), "{filler}");
+        assert_eq!((count("emm.unknown"), desk.bad.len()), (unknown, unparsed), "{filler}");
+        let rest = desk.bad.last().unwrap();
+        assert!(rest.ends_with("more of its entries cannot be read"), "{rest}");
+    }
+}
+
+#[test]
+fn what_came_of_a_cut_body_is_told_and_the_rest_looked_for() {
+    let mut desk = Desk::new();
+    desk.bad.clear();
+    let looks = |desk: &Desk| desk.asked.iter().filter(|path| path.ends_with("active")).count();
+    let before = looks(&desk);
+    let entry = r#"{"type":"active_alarm","notification":{"id":7,"name":"Lift"}}"#;
+    desk.answer("users/self/changes", CUT, format!(r#"{{"notifications":[{entry},{{"type":"#));
+    desk.answer("alarms/active", 200, r#"{"count":1,"total":1,"alarms":[{"id":7}]}"#);
+    desk.run(40);
+    let told: Vec<(&str, bool)> =
+        desk.told.iter().map(|event| (event.kind.as_str(), event.marks.caught_up)).collect();
+    assert_eq!(told, [("emm.unparsed", false), ("emm.active_alarm", false)]);
+    assert_eq!(desk.told[0].data["error"], "the body ends early");
+    assert_eq!(desk.bad, ["/changes: the body ends early"]);
+    assert!(looks(&desk) > before);
+    // Nothing of it came: as if there were no answer.
+    let mut desk = Desk::new();
+    desk.bad.clear();
+    desk.answer("users/self/changes", CUT, "");
+    desk.run(40);
+    assert!(desk.told.is_empty() && desk.bad.is_empty());
 }

@@ -8,7 +8,7 @@ use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -28,6 +28,8 @@ enum Answer {
     Status(u16),
     Throttled(u64),
     Cut,
+    /// The connection ends after this.
+    CutAfter(String),
     Never,
 }
 
@@ -113,6 +115,15 @@ async fn print(answer: Answer, turn: usize) -> HttpResponse {
         Answer::Cut => {
             let cut = Err::<Bytes, _>(std::io::Error::other("cut on purpose"));
             HttpResponse::Ok().streaming(stream::iter([cut]))
+        }
+        Answer::CutAfter(part) => {
+            let part = stream::once(async move { Ok(Bytes::from(part)) });
+            let cut = stream::once(async {
+                // What was said so far is on its way then.
+                tokio::task::yield_now().await;
+                Err(std::io::Error::other("cut on purpose"))
+            });
+            HttpResponse::Ok().streaming(part.chain(cut).boxed_local())
         }
         Answer::Never => std::future::pending().await,
     }
@@ -257,12 +268,13 @@ fn changes(world: &mut World) -> Answer {
     if world.options.reorder {
         list.reverse();
     }
-    Answer::Text(bodies::changes(
-        &list,
-        world.options.form,
-        world.options.literal_alarms,
-        world.polls,
-    ))
+    let (form, literal) = (world.options.form, world.options.literal_alarms);
+    let mut text = bodies::changes(&list, form, literal, world.polls);
+    if !list.is_empty() && once(&mut world.options.cut_bodies) {
+        text.truncate(text.trim_end().len().saturating_sub(2));
+        return Answer::CutAfter(text);
+    }
+    Answer::Text(text)
 }
 
 fn webpush(world: &mut World, asked: &Asked<'_>, what: &str) -> Answer {

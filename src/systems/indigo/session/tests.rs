@@ -383,3 +383,103 @@ fn the_link_is_up_when_every_feed_that_there_is_is_open() {
     let down = play.session.closed(Feed::Action, Closed::Because("HTTP 401".into()));
     assert_eq!(down, [Output::Link(false, "action-feed: HTTP 401".into())]);
 }
+
+impl Play {
+    /// Answers the one open question for the list by a text; whether the link is up then, if it
+    /// is said.
+    fn list_text(&mut self, feed: Feed, list: &str) -> Vec<(bool, String)> {
+        let asked = self.asked();
+        let [question] = asked.as_slice() else { panic!("one question, not {asked:?}") };
+        let (id, kind) = (&question["id"], &question["objectType"]);
+        let text =
+            format!(r#"{{"message":"refresh","id":{id},"objectType":{kind},"list":[{list}]}}"#);
+        let outputs = self.session.frame(feed, &text, self.now);
+        let link = |output: &Output| match output {
+            Output::Link(up, why) => Some((*up, why.clone())),
+            _ => None,
+        };
+        let said = outputs.iter().filter_map(link).collect();
+        self.take(outputs);
+        said
+    }
+}
+
+/// A session with the device feed alone.
+fn of_devices(known: &[(String, Value)]) -> Play {
+    let start: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
+    let config = Config { feeds: vec![Feed::Device], ..config() };
+    let session = Session::new("indigo/house", &config, Trust::Fresh, known, start);
+    Play { session, ..Play::new(known) }
+}
+
+#[test]
+fn half_a_character_or_a_huge_number_in_one_object_deafens_nothing() {
+    let mut play = started();
+    let odd = r#"{"message":"patch","objectType":"indigo.Device","objectId":1,"patch":
+        [["change","name",["Lamp 1","\ud83d"]],["change","states.onOffState",[false,1e400]]]}"#;
+    let outputs = play.session.frame(Feed::Device, odd, play.now);
+    play.take(outputs);
+    assert_eq!(play.object(Feed::Device, 1).unwrap()["name"], "\u{fffd}");
+    assert!(play.asked().is_empty() && play.other.is_empty());
+}
+
+#[test]
+fn without_a_readable_list_changes_are_heard_and_the_link_says_why() {
+    let mut first = of_devices(&[]);
+    first.open(Feed::Device);
+    first.list(Feed::Device, json!([device(1, false), device(2, false)]));
+    let mut play = of_devices(&first.known());
+    play.open(Feed::Device);
+    // This one waits for the list, and is heard although none comes.
+    play.hear(Feed::Device, turned(1, false));
+    let said = play.list_text(Feed::Device, r#"{"id":1,"name":}"#);
+    let why = "device-feed: its list cannot be read, no JSON: line 1, column 98; only changes are \
+        heard";
+    assert_eq!(said, [(false, why.into())]);
+    assert_eq!(play.kinds(), ["indigo.device.changed"]);
+    play.hear(Feed::Device, turned(2, false));
+    assert_eq!(play.kinds().len(), 2);
+    assert_eq!(play.events[1].trust, Trust::Fresh);
+    // One that nobody knew is asked for.
+    play.hear(Feed::Device, turned(7, false));
+    let asked = play.asked();
+    assert_eq!((asked.len(), &asked[0]["objectId"]), (1, &json!(7)));
+    let id = &asked[0]["id"];
+    let one = json!({"message": "refresh", "id": id, "objectDict": device(7, true)});
+    play.hear(Feed::Device, one);
+    play.other.clear();
+    play.pass(9);
+    assert!(play.asked().is_empty(), "not at once");
+    play.pass(1);
+    assert_eq!(play.list_text(Feed::Device, "{]"), [(false, play.session.why_down())]);
+    for _ in 0..2 {
+        play.pass(10);
+        play.hear(Feed::Device, turned(1, true));
+        play.hear(Feed::Device, turned(1, false));
+    }
+    let list = [1, 2, 7].map(|id| device(id, true).to_string()).join(",");
+    assert_eq!(play.list_text(Feed::Device, &list), [(true, String::new())]);
+    assert!(!play.other.iter().any(|output| matches!(output, Output::Close(..))));
+}
+
+#[test]
+fn a_list_that_ends_each_connection_is_left_alone_and_changes_are_heard() {
+    let mut first = of_devices(&[]);
+    first.open(Feed::Device);
+    first.list(Feed::Device, json!([device(1, false)]));
+    let mut play = of_devices(&first.known());
+    for _ in 0..2 {
+        play.open(Feed::Device);
+        assert_eq!(play.asked().len(), 1);
+        play.session.closed(Feed::Device, Closed::Because("not UTF-8".into()));
+    }
+    play.open(Feed::Device);
+    assert!(play.asked().is_empty());
+    play.hear(Feed::Device, turned(1, false));
+    assert_eq!(play.kinds(), ["indigo.device.changed"]);
+    let why = "device-feed: connections end while its list is awaited; only changes are heard";
+    assert_eq!(play.session.link(), Output::Link(false, why.into()));
+    play.pass(10);
+    play.list(Feed::Device, json!([device(1, true)]));
+    assert_eq!(play.session.link(), Output::Link(true, String::new()));
+}

@@ -11,6 +11,7 @@ use super::session::Now;
 use super::wire::{About, Refusal, Token};
 use crate::secret::{Secret, fingerprint};
 use crate::systems::backoff::Backoff;
+use crate::systems::http;
 
 /// A token is renewed so long before its end, so that no call meets it; a short one at half time.
 const MARGIN: Duration = Duration::from_secs(5 * 60);
@@ -103,11 +104,13 @@ impl OAuth {
     pub fn new(given: Option<&Secret>, kept: Option<Kept>, now: Now, seed: u64) -> OAuth {
         let given_print = given.map(|token| fingerprint(token.expose()));
         let usable = |kept: &Kept| given_print.is_none() || kept.given == given_print;
-        let kept = kept.filter(usable).unwrap_or_else(|| Kept {
+        let mut kept = kept.filter(usable).unwrap_or_else(|| Kept {
             refresh: given.cloned(),
             given: given_print,
             ..Kept::default()
         });
+        // One that could never be sent is renewed at once.
+        kept.access = kept.access.and_then(|token| http::token(token.expose()));
         let backoff = Backoff::new(WAIT_LEAST, WAIT_MOST, seed);
         let hold_until = Duration::ZERO;
         let mut oauth = OAuth {
@@ -176,6 +179,11 @@ impl OAuth {
         self.refused = false;
         self.hold_until = Duration::ZERO;
         self.backoff.reset();
+    }
+
+    /// A new refresh token came, without an access token that is good for anything.
+    pub fn rotated(&mut self, refresh: Secret) {
+        self.kept.refresh = Some(refresh);
     }
 
     /// Netatmo refused the access token.

@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use crate::secret::Secret;
-use crate::systems::http::{Answer, Ask, Content};
+use crate::systems::http::{self, Answer, Ask, Content};
+use crate::systems::json::{self, Mends};
 
 /// Homes of one account that are looked at; a person has a few.
 pub const HOMES_MAX: usize = 32;
@@ -83,18 +84,25 @@ pub struct Token {
     pub scopes: Vec<String>,
 }
 
-/// Reads any answer.
-pub fn read(answer: &Answer) -> Read {
+/// Reads any answer, and says what was mended in it: a pair of tokens that is not read is lost.
+pub fn read(answer: &Answer) -> (Read, Mends) {
+    match json::value(&answer.body) {
+        Ok((value, mends)) => (meant(answer, Some(value)), mends),
+        Err(_) => (meant(answer, None), Mends::default()),
+    }
+}
+
+fn meant(answer: &Answer, value: Option<Value>) -> Read {
     let status = answer.status;
     // A redirect is nobody's word, whatever stands in it, and many servers act before they send it.
     if (300..=399).contains(&status) {
         return Read::Strange(strange(answer));
     }
-    let value = match serde_json::from_slice::<Value>(&answer.body) {
-        Ok(value) => value,
+    let value = match value {
+        Some(value) => value,
         // These say enough by themselves; what stands before Netatmo says them with a web page.
-        Err(_) if [404, 410, 429].contains(&status) => return Read::Refused(Refusal::bare(answer)),
-        Err(_) => return Read::Strange(strange(answer)),
+        None if [404, 410, 429].contains(&status) => return Read::Refused(Refusal::bare(answer)),
+        None => return Read::Strange(strange(answer)),
     };
     let Value::Object(fields) = value else { return Read::Strange(strange(answer)) };
     if let Some(refusal) = refusal(answer, &fields) {
@@ -203,6 +211,7 @@ pub fn token(fields: &Map<String, Value>) -> Result<Token, &'static str> {
     let text =
         |name| fields.get(name).and_then(Value::as_str).filter(|text| !text.trim().is_empty());
     let access = text("access_token").ok_or("it has no access token")?;
+    let access = http::token(access).ok_or("its access token is none that a header can carry")?;
     let lives = ["expires_in", "expire_in"].iter().find_map(|name| whole(fields.get(*name)?));
     let [least, most] = TOKEN_LIVES_S_LIMITS;
     let lives = lives.unwrap_or(TOKEN_LIVES_S).clamp(least, most);
@@ -214,11 +223,18 @@ pub fn token(fields: &Map<String, Value>) -> Result<Token, &'static str> {
         _ => Vec::new(),
     };
     Ok(Token {
-        access: Secret::new(access),
-        refresh: text("refresh_token").map(Secret::new),
+        access,
+        refresh: refresh(fields),
         lives: Duration::from_secs(lives.unsigned_abs()),
         scopes,
     })
+}
+
+/// The refresh token of an answer. It goes into a form, which carries anything, but is no longer
+/// than its letters.
+pub fn refresh(fields: &Map<String, Value>) -> Option<Secret> {
+    let text = fields.get("refresh_token").and_then(Value::as_str).map(str::trim);
+    text.filter(|text| !text.is_empty()).map(Secret::new)
 }
 
 /// The homes of a `homesdata` answer; none if it is not one.
@@ -374,7 +390,7 @@ mod tests {
     }
 
     fn about(status: u16, body: &str) -> Option<About> {
-        match read(&answer(status, body)) {
+        match read(&answer(status, body)).0 {
             Read::Refused(refusal) => Some(refusal.about()),
             _ => None,
         }
@@ -410,7 +426,7 @@ mod tests {
             (308, ""),
         ];
         for (status, body) in strange {
-            assert!(matches!(read(&answer(status, body)), Read::Strange(_)), "{status} {body}");
+            assert!(matches!(read(&answer(status, body)).0, Read::Strange(_)), "{status} {body}");
         }
     }
 
@@ -427,11 +443,24 @@ mod tests {
         assert_eq!((second.lives.as_secs(), second.scopes.len()), (60, 3));
         assert!(second.refresh.is_none());
         assert_eq!(read(r#"{"access_token":""}"#).unwrap_err(), "it has no access token");
+        let odd = read(r#"{"access_token":"a\nb","refresh_token":"r"}"#).unwrap_err();
+        assert_eq!(odd, "its access token is none that a header can carry");
+        let trimmed = read(r#"{"access_token":"a\n","refresh_token":"r\n"}"#).unwrap();
+        assert_eq!((trimmed.access.expose(), trimmed.refresh.unwrap().expose().len()), ("a", 1));
+    }
+
+    #[test]
+    fn a_new_pair_is_not_lost_for_a_number_or_a_comma_beside_it() {
+        for beside in [r#""time_exec":1e400"#, r#""expires_in":10800,"#] {
+            let body = format!(r#"{{"access_token":"a","refresh_token":"r",{beside}}}"#);
+            let (Read::Good(fields), mends) = read(&answer(200, &body)) else { panic!("{body}") };
+            assert!(mends.any() && token(&fields).unwrap().refresh.is_some(), "{body}");
+        }
     }
 
     #[test]
     fn nothing_of_a_strange_answer_is_quoted() {
-        let Read::Strange(why) = read(&answer(200, r#"["secret-token"]"#)) else { panic!() };
+        let (Read::Strange(why), _) = read(&answer(200, r#"["secret-token"]"#)) else { panic!() };
         assert_eq!(why, "HTTP 200 with JSON of another kind (16 bytes)");
     }
 }

@@ -1,5 +1,6 @@
-//! The last calls: the list goes in, what is new in it comes out. A ring is news for seconds, so
-//! its age is measured by the server's own clock. Pure.
+//! The last calls: the list goes in, what is new in it comes out. What is new is told by its
+//! number, since a server's clock may be wrong for hours; a ring is news for seconds, so its age is
+//! measured by the server's own clock. Pure.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +17,11 @@ use crate::systems::vms::wire::{Bad, Call, Status};
 /// A ring older than this is history: whoever rang has left or was let in. A little more than the
 /// longest time an intercom rings.
 const RING_AGE_MAX: SignedDuration = SignedDuration::from_secs(30);
-/// Calls that are remembered: two pages, so that one that vanishes and comes back is known.
+/// Calls that are remembered: two pages, so that one that vanishes and comes back is known. What
+/// the list has just shown is remembered in any case, or it would be new each time.
 const REMEMBERED_MAX: usize = 50;
+/// The most calls of one list that are looked at, the newest: all pages that are asked for.
+const LISTED_MAX: usize = 250;
 
 /// The calls that are known.
 #[derive(Debug, Default)]
@@ -28,6 +32,8 @@ pub struct Calls {
     learned: bool,
     /// Pages of the list under way, as far as they came.
     pages: Vec<Call>,
+    /// Counts the lists that were read in this run.
+    lists: u64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +42,8 @@ struct Seen {
     created_at: Option<Timestamp>,
     /// Whether its ring was heard.
     rang: bool,
+    /// The last list that had it; 0 if that was before the start.
+    list: u64,
 }
 
 /// What one page of the list means.
@@ -62,10 +70,12 @@ impl Calls {
                 status: Status::new(fields.get("status")?.as_str()?),
                 created_at: created_at.and_then(|at| at.parse().ok()),
                 rang: fields.get("rang") == Some(&true.into()),
+                list: 0,
             };
             Some((id.clone(), seen))
         });
-        Calls { seen: seen.collect(), learned: kept.is_some(), path, pages: Vec::new() }
+        let (seen, learned) = (seen.collect(), kept.is_some());
+        Calls { seen, learned, path, pages: Vec::new(), lists: 0 }
     }
 
     /// Whether the list was read at least once, ever.
@@ -88,7 +98,7 @@ impl Calls {
         told: &Told,
     ) -> Page {
         let all_new = !page.is_empty() && page.iter().all(|call| !self.seen.contains_key(&call.id));
-        let overtaken = page.iter().any(|call| self.is_history(call));
+        let overtaken = page.iter().any(|call| self.is_history(call, told));
         self.pages.extend(page);
         if more && self.learned && all_new && !overtaken {
             return Page::More;
@@ -96,7 +106,9 @@ impl Calls {
         let mut calls = std::mem::take(&mut self.pages);
         calls.retain(|call| call.intercom.is_none_or(&wanted));
         // The oldest first, as they happened.
-        calls.sort_by_key(|call| call.created_at);
+        calls.sort_by_key(|call| (number(&call.id), call.created_at));
+        calls.drain(..calls.len().saturating_sub(LISTED_MAX));
+        self.lists += 1;
         let (mut news, mut bad, mut set) = (News::default(), Vec::new(), Map::new());
         for call in calls {
             if let Some(heard) = self.one(&call, house, told, &mut set, &mut bad) {
@@ -115,10 +127,12 @@ impl Calls {
         set: &mut Map<String, Value>,
         bad: &mut Vec<Bad>,
     ) -> Option<Heard> {
-        let before = self.seen.get(&call.id).cloned();
-        if self.learned && before.is_none() && self.is_history(call) {
+        if let Some(seen) = self.seen.get_mut(&call.id) {
+            seen.list = self.lists;
+        } else if self.learned && self.is_history(call, told) {
             return None;
         }
+        let before = self.seen.get(&call.id).cloned();
         if let Some(before) = &before
             && (before.status == call.status || call.status.rank() < before.status.rank())
         {
@@ -130,6 +144,7 @@ impl Calls {
             status: call.status.clone(),
             created_at: call.created_at,
             rang: rang || (is_ring && self.learned),
+            list: self.lists,
         };
         set.insert(call.id.clone(), kept(call, &seen, house));
         self.seen.insert(call.id.clone(), seen);
@@ -145,11 +160,19 @@ impl Calls {
         Some(event(call, rang, house, told, caught_up))
     }
 
-    /// Whether it lies before all that is remembered: then it was forgotten, or never news.
-    fn is_history(&self, call: &Call) -> bool {
-        let oldest = self.seen.values().filter_map(|seen| seen.created_at).min();
-        let known = self.seen.contains_key(&call.id);
-        !known && oldest.is_some_and(|oldest| call.created_at.is_some_and(|at| at < oldest))
+    /// Whether it lies before all that is remembered: then it was forgotten, or never news. By its
+    /// number, as the VMS counts them: moments lie where its clock was wrong. But numbers begin
+    /// anew with the VMS's database, so one that is later than all, or began just now, is news.
+    fn is_history(&self, call: &Call, told: &Told) -> bool {
+        if self.seen.contains_key(&call.id) || began_now(call, told) {
+            return false;
+        }
+        let moments = || self.seen.values().filter_map(|seen| seen.created_at);
+        let first = self.seen.keys().filter_map(|id| number(id)).min();
+        match number(&call.id).zip(first) {
+            Some((number, first)) => number < first && call.created_at <= moments().max(),
+            None => call.created_at.zip(moments().min()).is_some_and(|(at, first)| at < first),
+        }
     }
 
     /// Makes the state say what is remembered.
@@ -165,28 +188,38 @@ impl Calls {
         }
     }
 
+    /// Forgets those that were not listed for longest, and of these the first.
     fn prune(&mut self) -> Vec<String> {
         let surplus = self.seen.len().saturating_sub(REMEMBERED_MAX);
-        let mut by_age: Vec<_> =
-            self.seen.iter().map(|(id, seen)| (seen.created_at, id.clone())).collect();
+        let unlisted = self.seen.iter().filter(|(_, seen)| seen.list < self.lists);
+        let mut by_age: Vec<_> = unlisted
+            .map(|(id, seen)| (seen.list, number(id), seen.created_at, id.clone()))
+            .collect();
         by_age.sort();
-        let gone: Vec<String> = by_age.into_iter().take(surplus).map(|(_, id)| id).collect();
+        let gone: Vec<String> = by_age.into_iter().take(surplus).map(|(.., id)| id).collect();
         gone.iter().for_each(|id| drop(self.seen.remove(id)));
         gone
     }
+}
+
+/// A call's number, by which the VMS counts.
+fn number(id: &str) -> Option<u64> {
+    id.trim().parse().ok()
+}
+
+/// Whether it began a moment ago, by the server's own clock.
+fn began_now(call: &Call, told: &Told) -> bool {
+    let both = call.created_at.zip(told.server);
+    both.is_some_and(|(at, server)| is_young(at, server, RING_AGE_MAX))
 }
 
 /// Whether what is new about a call is new to the world. Only the server's own clock can say how
 /// old a ring is, and it says so after a failed poll as well as before. Any other step of a call
 /// that was seen a moment ago is live, however long it lasted.
 fn is_live(call: &Call, was_seen: bool, told: &Told) -> bool {
-    let is_fresh = |at: Option<Timestamp>| {
-        let both = at.zip(told.server);
-        both.is_some_and(|(at, server)| is_young(at, server, RING_AGE_MAX))
-    };
     match call.status {
-        Status::Ring | Status::Other(_) => is_fresh(call.created_at),
-        _ => !told.gap && (was_seen || is_fresh(call.created_at)),
+        Status::Ring | Status::Other(_) => began_now(call, told),
+        _ => !told.gap && (was_seen || began_now(call, told)),
     }
 }
 

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Now, Output, Pending, Purpose, Session, asked_wait, refused};
 use crate::secret::{Secret, fingerprint};
-use crate::systems::http::{Answer, Fault};
+use crate::systems::http::{self, Answer, Fault};
+use crate::systems::link::mended;
 use crate::systems::vms::Config;
-use crate::systems::vms::wire::token::{Full, full, token};
+use crate::systems::vms::wire::token::{Full, full, opened, token};
 use crate::systems::vms::wire::{self, refusal::Refusal};
 
 /// A login that was refused is tried again seldom: every try brings the captcha nearer.
@@ -101,9 +102,15 @@ impl Session {
 
     fn logged_in(&mut self, answer: &Answer, now: Now, out: &mut Vec<Output>) {
         let Some(got) = token(&answer.body) else {
-            // Its body is not kept: it may hold the token in a form that was not expected.
-            return self.login_failed("the login brought no token".into(), None, now, out);
+            // Its body is not kept: it may hold the token in a form that was not expected. The
+            // session is open all the same, and takes up room until a later login ends it.
+            let reason = "the login brought no token that can be sent".to_string();
+            out.push(Output::Bad { reason: reason.clone(), raw: Vec::new() });
+            self.kept.own(opened(&answer.body));
+            out.push(Output::Keep(self.kept.clone()));
+            return self.login_failed(reason, None, now, out);
         };
+        mended(&self.source, got.mends);
         self.kept.token = Some(got.token);
         self.kept.own(got.session);
         self.token_is_new = true;
@@ -159,12 +166,13 @@ impl Kept {
         Kept { uuid, account: String::new(), token: None, sessions: Vec::new() }
     }
 
-    /// Forgets what belongs to another account.
+    /// Forgets what belongs to another account, and a token that could never be sent.
     pub(super) fn of(mut self, config: &Config) -> Kept {
         let account = fingerprint(&format!("{} {}", config.url, config.login));
         if self.account != account {
             self = Kept { account, ..Kept::new(self.uuid) };
         }
+        self.token = self.token.and_then(|token| http::token(token.expose()));
         self
     }
 

@@ -12,6 +12,7 @@ use url::Url;
 use super::{Now, Output, Pending, Purpose, Session, asked_wait, refused};
 use crate::command::{self, Command};
 use crate::systems::http::{Answer, Ask, Fault};
+use crate::systems::json;
 use crate::systems::link::Reply;
 use crate::systems::vms::COMMANDS;
 use crate::systems::vms::wire::ask::shown;
@@ -292,7 +293,7 @@ fn done(answer: &Answer) -> Reply {
     if answer.body.iter().all(u8::is_ascii_whitespace) {
         return Reply::Done(Value::Null);
     }
-    match serde_json::from_slice::<Value>(&answer.body) {
+    match json::value(&answer.body).map(|(value, _)| value) {
         Ok(said) if ["error", "errors"].iter().any(|name| is_said(said.get(name))) => {
             Reply::Refused(refused(answer).to_string())
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::calls::Page;
 use super::{Now, Output, Pending, Purpose, Session, Task, asked_wait, refused};
 use crate::systems::http::{ANSWER_WITHIN, Answer, Ask, Fault};
-use crate::systems::link::News;
+use crate::systems::link::{News, mended};
 use crate::systems::vms::Config;
 use crate::systems::vms::wire::ask::IDS_MAX;
 use crate::systems::vms::wire::refusal::is_page;
@@ -312,6 +312,7 @@ impl Session {
         out: &mut Vec<Output>,
     ) -> Result<(), Bad> {
         let list = wire::intercoms(&answer.body)?;
+        mended(&self.source, list.mends);
         self.schedule.list_absent = false;
         self.works(&Task::List(page), now, out);
         complain(list.bad, out);
@@ -332,6 +333,7 @@ impl Session {
         out: &mut Vec<Output>,
     ) -> Result<(), Bad> {
         let list = wire::intercoms(&answer.body)?;
+        mended(&self.source, list.mends);
         self.works(&Task::Shows(Vec::new()), now, out);
         let whole = list.bad.is_none();
         complain(list.bad, out);
@@ -367,6 +369,7 @@ impl Session {
         out: &mut Vec<Output>,
     ) -> Result<(), Bad> {
         let list = wire::calls(&answer.body)?;
+        mended(&self.source, list.mends);
         self.calls_absent = false;
         self.works(&Task::Calls(page), now, out);
         complain(list.bad, out);

@@ -1,4 +1,5 @@
 mod failing;
+mod moments;
 mod moved;
 
 use std::collections::VecDeque;
@@ -274,7 +275,7 @@ fn an_old_ring_is_caught_up_and_never_fresh() {
     let told: Vec<_> =
         events.iter().map(|e| (e.data["call_id"].as_str().unwrap(), e.trust)).collect();
     let (old, fresh) = (Trust::Authentic, Trust::Fresh);
-    assert_eq!(told, [("4", old), ("3", old), ("5", fresh), ("6", old)]);
+    assert_eq!(told, [("3", old), ("4", old), ("5", fresh), ("6", old), ("7", old)]);
     assert!(events.iter().all(|event| event.marks.caught_up == (event.trust == old)));
 }
 

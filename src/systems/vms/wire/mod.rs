@@ -11,6 +11,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::systems::json::{self, Mends};
+
 /// Fields of an intercom that are true or false; anything else in their place is left out.
 const FLAGS: [&str; 3] = ["is_online", "is_enabled", "is_open_door_app"];
 /// Fields of an intercom that are texts.
@@ -76,6 +78,8 @@ pub struct List<T> {
     pub bad: Option<Bad>,
     /// Whether there is another page after this one.
     pub more: bool,
+    /// What was mended to read it.
+    pub mends: Mends,
 }
 
 /// What could not be read.
@@ -114,11 +118,33 @@ pub fn calls(bytes: &[u8]) -> Result<List<Call>, Bad> {
     list(bytes, call)
 }
 
-fn list<T>(bytes: &[u8], read: fn(&str) -> Result<T, &'static str>) -> Result<List<T>, Bad> {
-    let (raw, more) = split(bytes).map_err(|reason| Bad { reason, raw: bytes.to_vec() })?;
-    let mut list = List { items: Vec::with_capacity(raw.len()), bad: None, more };
+/// Reads the fields of an item, whose bytes are the text.
+type Reader<T> = fn(Map<String, Value>, &str) -> Result<T, &'static str>;
+
+fn list<T>(bytes: &[u8], read: Reader<T>) -> Result<List<T>, Bad> {
+    let bytes = json::without_bom(bytes);
+    let reason = match split(bytes) {
+        Ok(page) => return Ok(items(page, Mends::default(), read)),
+        Err(reason) => reason,
+    };
+    let (text, mends) = json::mend(bytes);
+    match mends.any().then(|| split(text.as_bytes())) {
+        Some(Ok(page)) => Ok(items(page, mends, read)),
+        _ => Err(Bad { reason, raw: bytes.to_vec() }),
+    }
+}
+
+fn items<T>((raw, more): (Vec<&RawValue>, bool), mends: Mends, read: Reader<T>) -> List<T> {
+    let mut list = List { items: Vec::with_capacity(raw.len()), bad: None, more, mends };
     for item in raw {
-        match read(item.get()) {
+        let fields = match json::value(item.get().as_bytes()) {
+            Ok((Value::Object(fields), mends)) => {
+                list.mends = list.mends.and(mends);
+                Ok(fields)
+            }
+            _ => Err("an item is no object"),
+        };
+        match fields.and_then(|fields| read(fields, item.get())) {
             Ok(item) => list.items.push(item),
             Err(reason) => {
                 let raw = capped(item.get());
@@ -126,7 +152,7 @@ fn list<T>(bytes: &[u8], read: fn(&str) -> Result<T, &'static str>) -> Result<Li
             }
         }
     }
-    Ok(list)
+    list
 }
 
 /// The items' bytes, and whether there are more pages.
@@ -147,9 +173,7 @@ fn wrong(error: &serde_json::Error) -> String {
     format!("{what} (line {}, column {})", error.line(), error.column())
 }
 
-fn intercom(text: &str) -> Result<Intercom, &'static str> {
-    let mut fields: Map<String, Value> =
-        serde_json::from_str(text).map_err(|_| "an intercom is no object")?;
+fn intercom(mut fields: Map<String, Value>, text: &str) -> Result<Intercom, &'static str> {
     let id = fields.get("id").and_then(number).ok_or("an intercom without id")?;
     fields.insert("id".into(), id.into());
     for name in FLAGS {
@@ -161,9 +185,7 @@ fn intercom(text: &str) -> Result<Intercom, &'static str> {
     Ok(Intercom { id, fields, raw: capped(text) })
 }
 
-fn call(text: &str) -> Result<Call, &'static str> {
-    let fields: Map<String, Value> =
-        serde_json::from_str(text).map_err(|_| "a call is no object")?;
+fn call(fields: Map<String, Value>, text: &str) -> Result<Call, &'static str> {
     let id = fields.get("id").and_then(self::text).filter(|id| !id.is_empty());
     let id = id.ok_or("a call without id")?;
     let status = fields.get("status").and_then(Value::as_str).ok_or("a call without status")?;

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::systems::json;
+
 /// The most characters of a vendor's words that are shown.
 const WORDS_CHARS_MAX: usize = 200;
 /// The most fields that are named.
@@ -24,8 +26,8 @@ pub struct Refusal {
 /// Reads an answer whose status says no.
 pub fn refusal(status: u16, body: &[u8]) -> Refusal {
     let mut refusal = Refusal { status, message: String::new(), fields: Vec::new() };
-    match serde_json::from_slice::<Value>(body) {
-        Ok(answer) => refusal.read(&answer),
+    match json::value(body) {
+        Ok((answer, _)) => refusal.read(&answer),
         Err(_) if is_page(body) => refusal.message = page(body),
         Err(_) => {}
     }

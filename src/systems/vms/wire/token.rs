@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use super::text;
 use crate::secret::Secret;
+use crate::systems::http;
+use crate::systems::json::{self, Mends};
 
 /// A session that was opened for us.
 #[derive(Clone)]
@@ -14,6 +16,8 @@ pub struct Token {
     pub token: Secret,
     /// The session's id, by which it can be ended at the next login.
     pub session: Option<String>,
+    /// What was mended to read it.
+    pub mends: Mends,
 }
 
 /// The sessions of an account that has no room for another.
@@ -28,17 +32,26 @@ pub struct Full {
 /// Names by which a session's id goes in a list of sessions.
 const ID_NAMES: [&str; 3] = ["id", "session_id", "access_token_id"];
 
-/// Reads the answer to a login that went well; nothing if there is no token in it.
+/// Reads the answer to a login that went well; nothing if there is no token in it, or none that
+/// can be sent.
 pub fn token(bytes: &[u8]) -> Option<Token> {
-    let answer: Value = serde_json::from_slice(bytes).ok()?;
-    let token = answer.get("access_token")?.as_str().filter(|token| !token.is_empty())?;
-    let session = answer.get("user").and_then(|user| text(user.get("access_token_id")?));
-    Some(Token { token: Secret::new(token), session })
+    let (answer, mends) = json::value(bytes).ok()?;
+    let token = http::token(answer.get("access_token")?.as_str()?)?;
+    Some(Token { token, session: session(&answer), mends })
+}
+
+/// The session that a login opened, whatever its token is.
+pub fn opened(bytes: &[u8]) -> Option<String> {
+    json::value(bytes).ok().and_then(|(answer, _)| session(&answer))
+}
+
+fn session(answer: &Value) -> Option<String> {
+    text(answer.get("user")?.get("access_token_id")?)
 }
 
 /// Reads the answer 419 in both its shapes: an object with `sessions`, or the bare array.
 pub fn full(bytes: &[u8]) -> Full {
-    let Ok(answer) = serde_json::from_slice::<Value>(bytes) else { return Full::default() };
+    let Ok((answer, _)) = json::value(bytes) else { return Full::default() };
     let limit = answer.get("sessions_limit").and_then(super::number);
     let listed = match &answer {
         Value::Array(listed) => listed,
@@ -78,6 +91,8 @@ mod tests {
         assert_eq!((token.token.expose(), token.session.as_deref()), ("T0k", Some("77")));
         assert!(!format!("{token:?}").contains("T0k"));
         assert!(super::token(br#"{"access_token":""}"#).is_none());
+        let odd = br#"{"access_token":"a\nb","user":{"access_token_id":78}}"#;
+        assert!(super::token(odd).is_none() && opened(odd).as_deref() == Some("78"));
         assert!(super::token(b"<html>").is_none());
     }
 

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::event::{EventId, Heard, Trust};
 use crate::systems::http::{Answer, Fault};
+use crate::systems::link;
 use crate::systems::netatmo;
 use crate::systems::netatmo::api::gap::{Fact, Next};
 use crate::systems::netatmo::api::homes::Told;
@@ -39,6 +40,13 @@ impl Session {
         }
     }
 
+    /// What an answer says; mended, if it had to be.
+    pub(super) fn read(&self, answer: &Answer) -> Read {
+        let (read, mends) = wire::read(answer);
+        link::mended(&self.source, mends);
+        read
+    }
+
     /// A pair of tokens, or in words why there is none. Nothing of such an answer is kept.
     fn pair(
         &mut self,
@@ -52,7 +60,7 @@ impl Session {
             session.bad(format!("the answer for tokens is not understood: {why}"), &[], out);
             (format!("Netatmo's answer is not understood: {why}"), None)
         };
-        match wire::read(&answer) {
+        match self.read(&answer) {
             Read::Good(fields) => match wire::token(&fields) {
                 Ok(token) => {
                     self.oauth.accept(token, by_person, now);
@@ -60,7 +68,14 @@ impl Session {
                     out.push(Output::Keep(self.oauth.kept().clone()));
                     Ok(())
                 }
-                Err(why) => Err(strange(self, why.to_string(), out)),
+                Err(why) => {
+                    // The refresh token of before is dead: the next renewal needs this one.
+                    if let Some(refresh) = wire::refresh(&fields).filter(|_| !by_person) {
+                        self.oauth.rotated(refresh);
+                        out.push(Output::Keep(self.oauth.kept().clone()));
+                    }
+                    Err(strange(self, why.to_string(), out))
+                }
             },
             Read::Refused(refusal) => {
                 // An error is a word or a sentence of Netatmo's; a token in it is left out.
@@ -106,7 +121,7 @@ impl Session {
     }
 
     fn register_answered(&mut self, got: &Result<Answer, Fault>, now: Now, out: &mut Vec<Output>) {
-        let read = got.as_ref().ok().map(wire::read);
+        let read = got.as_ref().ok().map(|answer| self.read(answer));
         if let (Ok(answer), Some(Read::Strange(why))) = (got, &read) {
             self.bad(format!("the answer to the registration: {why}"), &answer.body, out);
         }
@@ -133,7 +148,7 @@ impl Session {
             Ok(answer) => answer,
             Err(fault) => return self.wait(None, fault.to_string(), now, out),
         };
-        match wire::read(&answer) {
+        match self.read(&answer) {
             Read::Good(fields) => {
                 self.throttled.reset();
                 let understood = match &purpose {

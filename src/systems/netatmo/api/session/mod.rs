@@ -154,6 +154,8 @@ pub struct Session {
     next_ask: u64,
     consents: VecDeque<(u64, Secret)>,
     jobs: VecDeque<Job>,
+    /// Until when no order is sent that can wait, and why.
+    orders_hold: Option<(Duration, String)>,
     homes_due: Duration,
     homes_at: Option<Duration>,
     due: BTreeMap<String, Due>,
@@ -212,6 +214,7 @@ impl Session {
             next_ask: 0,
             consents: VecDeque::new(),
             jobs: VecDeque::new(),
+            orders_hold: None,
             homes_due: Duration::ZERO,
             homes_at: None,
             due: BTreeMap::new(),

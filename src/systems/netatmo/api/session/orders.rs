@@ -1,12 +1,12 @@
 //! The part of the session that does what it is told. What opens a lock is asked once: again only
-//! if Netatmo has certainly refused it, and while it is young.
+//! if Netatmo has refused the token it went with, and while it is young.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
-use super::{BUSY_WAIT, Now, Output, Session};
+use super::{BUSY_WAIT, Now, Output, Session, THROTTLED_MOST};
 use crate::command::{self, Command, Spec};
 use crate::systems::http::{Answer, Ask, Fault};
 use crate::systems::link::Reply;
@@ -16,6 +16,8 @@ use crate::systems::netatmo::api::wire::{self, About, Read, Refusal};
 
 /// What opens a lock is asked again only while it is this young.
 const OPENING_RETRY_WITHIN: Duration = Duration::from_secs(2);
+/// After "too many calls" nothing that can wait is sent for so long: each try counts as a call.
+const THROTTLED_WAIT: Duration = Duration::from_secs(60);
 /// Orders that wait; people press one button at a time.
 const ORDERS_MAX: usize = 16;
 /// Netatmo's number for "it is so already".
@@ -114,6 +116,13 @@ impl Session {
         }
         if self.jobs.len() >= ORDERS_MAX {
             return Err(Reply::Unsent(format!("{ORDERS_MAX} commands wait already")));
+        }
+        // A door is worth a try in any case.
+        if let Some((until, why)) = &self.orders_hold
+            && now.run < *until
+            && !spec.opens
+        {
+            return Err(Reply::Unsent(format!("not asked again so soon: {why}")));
         }
         let (ask, asked) = self.question_of(spec, &command.args).map_err(Reply::Refused)?;
         Ok(Job {
@@ -277,7 +286,7 @@ impl Session {
                 return out.push(Output::Reply(number, Reply::Unknown(why)));
             }
         };
-        let reply = match wire::read(&answer) {
+        let reply = match self.read(&answer) {
             Read::Good(fields) => self.good(&job, &fields, now, out),
             Read::Refused(refusal) => match self.refused(job, &refusal, now, out) {
                 Some(reply) => reply,
@@ -343,16 +352,21 @@ impl Session {
                 }
                 return Some(Reply::Refused(why));
             }
-            About::Busy => {
+            About::Busy if !job.opens => {
                 job.not_before = now.run.saturating_add(BUSY_WAIT);
-                job.refused = job.opens.then(|| why.clone());
                 let then = Now { run: job.not_before, wall: now.wall + BUSY_WAIT };
                 if job.may_go(then) {
                     self.jobs.push_front(job);
                     return None;
                 }
             }
-            About::Throttled => self.throttle(refusal, now),
+            About::Busy => {}
+            About::Throttled => {
+                let asked = refusal.retry_after.unwrap_or_default().min(THROTTLED_MOST);
+                let until = now.run.saturating_add(THROTTLED_WAIT.max(asked));
+                self.orders_hold = Some((until, why.clone()));
+                self.throttle(refusal, now);
+            }
             About::Scope => {
                 self.scope_missing(now, out);
                 return Some(Reply::Refused(why));

@@ -345,7 +345,8 @@ fn a_lock_is_opened_at_most_once() {
     let module = json!({ "id": LOCK, "bridge": "00:03:50:aa:bb:cc", "lock": false });
     assert_eq!(*sent, json!({ "home": { "id": HOME, "modules": [module] } }));
     type Check = fn(&Reply) -> bool;
-    let cases: [(Result<Answer, Fault>, Check); 10] = [
+    let cases: [(Result<Answer, Fault>, Check); 11] = [
+        (Ok(answer(429, r#"{"error":{"code":11}}"#)), |r| matches!(r, Reply::Refused(_))),
         (Err(Fault::Unknown("cut".into())), |r| matches!(r, Reply::Unknown(_))),
         (Err(Fault::Unsent("no route".into())), |r| matches!(r, Reply::Unsent(_))),
         (Ok(answer(200, "<html>")), |r| matches!(r, Reply::Unknown(_))),
@@ -376,11 +377,27 @@ fn a_lock_is_opened_at_most_once() {
 fn a_call_that_met_another_is_made_again_a_second_later() {
     let mut play = started();
     play.lay("/api/setstate", 429, r#"{"error":{"code":11,"message":"concurrency"}}"#);
-    play.begin("unlock", json!({ "module": LOCK }));
+    play.begin("staircase_light", json!({ "module": "Stairs" }));
     assert_eq!(play.count("/api/setstate"), 1);
     play.run(Duration::from_secs(2));
     assert_eq!(play.count("/api/setstate"), 2);
     assert!(play.said.iter().any(|o| matches!(o, Output::Reply(1, Reply::Done(_)))));
+}
+
+#[test]
+fn after_too_many_calls_an_order_waits_a_minute_and_a_door_does_not() {
+    let mut play = started();
+    play.lay("/api/setstate", 403, r#"{"error":{"code":26,"message":"User usage reached"}}"#);
+    let light = || json!({ "module": "Stairs" });
+    for second in 0..59 {
+        let reply = play.order("staircase_light", light());
+        assert!(matches!(reply, Reply::Unsent(_)), "{second}: {reply:?}");
+        play.run(Duration::from_secs(1));
+    }
+    assert_eq!(play.count("/api/setstate"), 1);
+    assert!(matches!(play.order("unlock", json!({ "module": LOCK })), Reply::Done(_)));
+    play.run(Duration::from_secs(1));
+    assert!(matches!(play.order("staircase_light", light()), Reply::Done(_)));
 }
 
 #[test]

@@ -185,3 +185,42 @@ fn a_token_refused_for_two_questions_is_replaced_once() {
     }
     assert!(play.asks.is_empty() && play.downs().is_empty());
 }
+
+#[test]
+fn one_bad_byte_or_number_in_one_call_hides_no_ring() {
+    let listed: [&[u8]; 4] = [
+        b"{\"id\":1,\"status\":\"missed\",\"note\":\"caf\xe9\"}",
+        br#"{"id":1,"status":"missed","note":"\ud83d"}"#,
+        br#"{"id":1,"status":"missed","note":NaN}"#,
+        br#"{"id":1,"status":"missed","note":1e400,}"#,
+    ];
+    for odd in listed {
+        let mut play = begun();
+        play.wait(5);
+        let ring = call(2, "ring", "2026-11-21 12:00:04").to_string();
+        let body = [b"{\"data\":[", ring.as_bytes(), b",", odd, b"]}"].concat();
+        play.answer_bytes("/calls", 200, &body);
+        assert!(!play.said.iter().any(|output| matches!(output, Output::Bad { .. })));
+        assert_eq!(play.kinds(), ["vms.ring"], "{}", String::from_utf8_lossy(odd));
+    }
+}
+
+#[test]
+fn a_token_that_cannot_be_sent_is_no_login_and_is_not_gone_on_with() {
+    let mut play = Play::new(&[180]);
+    play.answer(
+        "/token",
+        200,
+        json!({ "access_token": "T\u{e9}", "user": { "access_token_id": 7 } }),
+    );
+    assert_eq!(play.downs(), ["the login brought no token that can be sent"]);
+    assert!(play.said.iter().any(|o| matches!(o, Output::Bad { raw, .. } if raw.is_empty())));
+    assert_eq!(play.kept.sessions, ["7"]);
+    play.wait(5);
+    play.answer("/token", 200, json!({ "access_token": "T2\n" }));
+    assert_eq!(play.answer("/calls", 200, calls(&[])).bearer.unwrap().expose(), "T2");
+    // One of an earlier run.
+    let kept = Kept { token: Some(Secret::new("a\nb")), ..play.kept };
+    let again = Play::again(&[180], BTreeMap::new(), kept, NOON);
+    assert_eq!(again.asks[0].1.url.path(), "/api/v1/token");
+}
