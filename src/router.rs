@@ -191,7 +191,7 @@ impl Router {
         let mut records = Vec::new();
         let mut seen = 0;
         for _ in 0..WORK_MAX {
-            match self.backlog.next() {
+            match self.backlog.pop() {
                 Some(Work::Decide(position, event, is_ahead)) => {
                     seen += 1;
                     self.decide(position, &event, is_ahead, &mut records);
