@@ -98,6 +98,10 @@ pub struct Message {
     /// The alert that can be acknowledged from it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alert: Option<AlertId>,
+    /// The alert that it says is in hand: it is shown without a sound, in place of all that was
+    /// told of that alert.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clears: Option<AlertId>,
     /// How eagerly the push service wakes the phone.
     pub urgency: Urgency,
     /// How long the push service may hold it, in seconds (RFC 8030 section 5.2).
@@ -147,8 +151,9 @@ impl Urgency {
     }
 }
 
-/// Names one phone (a paired device or an added subscription): 16 hexadecimal digits.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// Names one phone (a paired device or an added subscription): 16 hexadecimal digits. Empty where
+/// a person has none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PhoneId(pub String);
 

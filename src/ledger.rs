@@ -282,6 +282,7 @@ impl Ledger {
         self.memory.apply_decided(decided, decided.at);
         decided.resent.iter().for_each(|letter| self.dead.resent(letter));
         decided.actions.iter().for_each(|action| self.begun(action, decided));
+        self.dead.untold(decided);
         let owed = decided.actions.iter().filter(|a| !matches!(a.task, Task::Emit(_)));
         self.owed.extend(owed.map(|action| (action.id, action.clone())));
     }

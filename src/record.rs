@@ -112,6 +112,14 @@ pub struct Decided {
     pub resent: Vec<ActionId>,
 }
 
+impl Decided {
+    /// Whether somebody was to be told and has no phone.
+    pub fn has_letters(&self) -> bool {
+        let notes = self.looked.iter().flat_map(|looked| &looked.not_sent);
+        notes.into_iter().any(|note| note.letter.is_some())
+    }
+}
+
 /// One rule's answer to one event: the source of every "why did it (not) fire?".
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Looked {
@@ -180,6 +188,16 @@ pub struct NotSent {
     pub reason: NotSentReason,
     /// The person, text or value concerned.
     pub detail: String,
+    /// What would have been sent, if somebody misses it: an alarm for a person without a phone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub letter: Option<Box<Action>>,
+}
+
+impl NotSent {
+    /// Noted, and nothing was lost that could be sent again.
+    pub fn new(step: impl Into<String>, reason: NotSentReason, detail: impl Into<String>) -> Self {
+        NotSent { step: step.into(), reason, detail: detail.into(), letter: None }
+    }
 }
 
 /// Why a step of a rule that fired led to nothing. Closed and counted by name.

@@ -27,7 +27,7 @@ use crate::doors;
 use crate::event::Event;
 use crate::event::Heard;
 use crate::intake::{Direct, Intake};
-use crate::journal::{Entry, Journal};
+use crate::journal::{AppendError, Entry, Journal};
 use crate::ledger::Ledger;
 use crate::phones::{Ask, Denied, plan};
 use crate::record::{Class, Decided, KnownChange, Position, Receipt, Record, Settled};
@@ -46,8 +46,8 @@ const RECORDS_PER_APPEND_MAX: usize = 512;
 pub enum Message {
     /// Change the list of phones; answered when durable.
     Phone(Ask, oneshot::Sender<Result<(), Denied>>),
-    /// A phone reported what became of a notification.
-    Receipt(Receipt),
+    /// A phone reported what became of a notification; answered when durable.
+    Receipt(Receipt, oneshot::Sender<Result<(), Denied>>),
     /// Decide by these rules from now on.
     Rules(Arc<RuleSet>),
     /// Somebody acknowledges: which alerts that is. Nothing of them leaves from now on.
@@ -163,7 +163,7 @@ impl Router {
                 Record::Decided(decided) => {
                     self.backlog.act(decided.clone());
                     changed |= !decided.alerts.is_empty() || !decided.acked.is_empty();
-                    changed |= !decided.resent.is_empty();
+                    changed |= !decided.resent.is_empty() || decided.has_letters();
                 }
                 Record::Phone(change) => {
                     self.ledger.apply(&entry.record);
@@ -191,7 +191,7 @@ impl Router {
         let mut records = Vec::new();
         let mut seen = 0;
         for _ in 0..WORK_MAX {
-            match self.backlog.next() {
+            match self.backlog.pop() {
                 Some(Work::Decide(position, event, is_ahead)) => {
                     seen += 1;
                     self.decide(position, &event, is_ahead, &mut records);
@@ -397,7 +397,9 @@ impl Router {
     fn message(&mut self, message: Message) -> Option<oneshot::Sender<()>> {
         match message {
             Message::Phone(ask, reply) => self.phone(ask, reply),
-            Message::Receipt(receipt) => drop(self.journal.submit(vec![Record::Receipt(receipt)])),
+            Message::Receipt(receipt, reply) => {
+                answer_when_durable(self.journal.submit(vec![Record::Receipt(receipt)]), reply);
+            }
             Message::Rules(rules) => {
                 self.rules = rules;
                 let version = self.rules.version().to_string();
@@ -427,14 +429,11 @@ impl Router {
         // Applied now, so that a code cannot be used twice while the disk is busy.
         records.iter().for_each(|record| self.ledger.apply(record));
         self.show();
-        let written = (!records.is_empty()).then(|| self.journal.submit(records));
-        tokio::spawn(async move {
-            let result = match written {
-                Some(written) => written.await.map(|_| ()),
-                None => Ok(()),
-            };
-            let _ = reply.send(result.map_err(|error| Denied::Journal(error.to_string())));
-        });
+        if records.is_empty() {
+            let _ = reply.send(Ok(()));
+        } else {
+            answer_when_durable(self.journal.submit(records), reply);
+        }
     }
 
     fn checkpoint(&self, reply: oneshot::Sender<Option<Position>>) {
@@ -478,6 +477,17 @@ impl Router {
     fn show(&self) {
         self.view.send_replace(Arc::new(View::of(&self.ledger)));
     }
+}
+
+/// Whoever asked may have gone.
+fn answer_when_durable(
+    written: impl Future<Output = Result<Vec<Position>, AppendError>> + Send + 'static,
+    reply: oneshot::Sender<Result<(), Denied>>,
+) {
+    tokio::spawn(async move {
+        let result = written.await.map(drop);
+        let _ = reply.send(result.map_err(|error| Denied::Journal(error.to_string())));
+    });
 }
 
 fn is_link(change: &KnownChange) -> bool {

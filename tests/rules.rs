@@ -81,10 +81,12 @@ fn doors() -> Doors {
     };
     let relay = Opener::Fibaro { intercom: "garage".into(), relay: 1 };
     let lock = Opener::Netatmo { home: "home".into(), module: "lock".into(), bridge: None };
+    let hut = Opener::Fibaro { intercom: "gate".into(), relay: 1 };
     let lobby = Opener::Vms { site: "block".into(), intercom: "Vault".into() };
     let all = [
         door("front", relay, Trust::Fresh),
         door("side", lock, Trust::Authentic),
+        door("hut", hut, Trust::Authentic),
         door("vault", lobby, Trust::Human),
     ];
     let rights = [("ana".to_string(), ["front".to_string()].into())];

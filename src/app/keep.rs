@@ -51,7 +51,8 @@ pub(super) async fn keep_house(
             () = tokio::time::sleep(KEEP_HOUSE_EVERY) => {}
         }
         // What a full disk has left is not for checkpoints, and one is enough to forget by.
-        if !(journal.is_full() && last.as_of.is_some()) && !last.write(&journal, &router).await {
+        let spared = journal.is_full() && last.as_of.is_some();
+        if !spared && !last.write(&journal, &router).await {
             continue;
         }
         let Some(as_of) = last.as_of else { continue };

@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::At;
 use crate::action::{Action, ActionId, Outcome, Task};
+use crate::alert::{Acked, AlertId};
 use crate::disk::{Disk, OsDisk};
 use crate::event::Event;
 use crate::journal::{read_dir, segments_in};
@@ -34,6 +35,10 @@ struct Story {
     decided: Option<Arc<Decided>>,
     settled: HashMap<ActionId, Settled>,
     receipts: Vec<Receipt>,
+    /// Alerts that it began.
+    alerts: Vec<AlertId>,
+    /// Who took them in hand.
+    acked: Vec<Acked>,
 }
 
 /// `portero explain`.
@@ -80,7 +85,16 @@ fn follow(disk: &Arc<dyn Disk>, position: Position, event: Arc<Event>) -> Story 
     let mut story = Story::default();
     for entry in read_dir(disk.clone(), position).flatten() {
         match entry.record {
-            Record::Decided(decided) if decided.event == event.id => story.decided = Some(decided),
+            Record::Decided(decided) => {
+                let begun = decided.alerts.iter().filter(|alert| alert.event == event.id);
+                story.alerts.extend(begun.map(|alert| alert.id));
+                let acked = decided.acked.iter();
+                let ours = acked.filter(|acked| story.alerts.contains(&acked.alert)).cloned();
+                story.acked.extend(ours.collect::<Vec<_>>());
+                if decided.event == event.id {
+                    story.decided = Some(decided);
+                }
+            }
             Record::Settled(settled) if story.has(&settled.action) => {
                 story.settled.insert(settled.action, settled);
             }
@@ -155,6 +169,13 @@ fn print(event: &Event, story: &Story, rules: Option<&RuleSet>, zone: &TimeZone)
                 println!("{} of {} to {to}: {fate}", action.step, action.rule);
             }
         }
+    }
+    for acked in &story.acked {
+        let said = format!("{} has it in hand since {} ({})", acked.by, acked.at, acked.via);
+        println!("{}", printable(&said));
+    }
+    if story.alerts.len() > story.acked.len() {
+        println!("nobody has it in hand");
     }
     let Some(rules) = rules else {
         println!("\nThe rule files are bad now; `portero check` lists why.");

@@ -1,6 +1,17 @@
 //! The command line. Each command is a function that returns its exit code: 0 fine, 1 failed,
 //! 2 wrong use, 64 bad config or rules.
 
+/// Like the standard one, which panics if the reader has gone (`portero events | head`): here the
+/// process then ends as one that a closed pipe ends.
+macro_rules! println {
+    () => { $crate::cli::put(format_args!("\n")) };
+    ($($what:tt)*) => { $crate::cli::put(format_args!("{}\n", format_args!($($what)*))) };
+}
+/// See `println`.
+macro_rules! print {
+    ($($what:tt)*) => { $crate::cli::put(format_args!($($what)*)) };
+}
+
 mod alerts;
 mod check;
 mod command;
@@ -30,6 +41,8 @@ use crate::node::Problems;
 
 /// Something was asked that did not work out.
 pub const FAILED: u8 = 1;
+/// Whoever read the output has gone: the status that a shell gives to a process ended by SIGPIPE.
+const READER_GONE: u8 = 141;
 /// The config or the rules are bad (as `EX_USAGE` in sysexits.h).
 pub const BAD_CONFIG: u8 = 64;
 
@@ -134,11 +147,25 @@ pub fn main() -> ExitCode {
                 let io = cause.downcast_ref::<std::io::Error>();
                 io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
             });
-            if !broken_pipe {
-                eprintln!("portero: {error:#}");
+            if broken_pipe {
+                return ExitCode::from(READER_GONE);
             }
+            eprintln!("portero: {error:#}");
             ExitCode::from(if error.is::<BadConfig>() { BAD_CONFIG } else { FAILED })
         }
+    }
+}
+
+/// Prints; if nobody reads any more there is nothing left to do.
+fn put(text: std::fmt::Arguments<'_>) {
+    use std::io::{ErrorKind, Write};
+    match std::io::stdout().lock().write_fmt(text) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+            std::process::exit(READER_GONE.into())
+        }
+        // A full disk behind a redirection: what can be said goes to the other stream.
+        Err(error) => eprintln!("portero: cannot print: {error}"),
+        Ok(()) => {}
     }
 }
 

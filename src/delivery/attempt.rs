@@ -15,6 +15,10 @@ pub const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// Waits double up to this: once a minute for each message is no burden to a service that has
 /// been down for long, and an alarm is no later than that once it is back.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// How long an alarm waits at most when a far side asks for patience: long enough that a throttled
+/// phone is asked four times a minute and not on and on, short enough for whoever must hear of
+/// smoke. What can wait heeds the whole wish.
+pub const ALARM_HEEDS_MAX: Duration = Duration::from_secs(15);
 /// Rather than give up while time is left, one last attempt is made this long before the
 /// deadline: enough for a healthy service to answer.
 pub const LAST_CALL: Duration = Duration::from_secs(1);
@@ -26,7 +30,8 @@ pub struct Attempt {
     pub number: u32,
     /// The form that was sent.
     pub form: Form,
-    /// An alarm does not heed a service's wish to wait; its own backoff is polite enough.
+    /// An alarm does not end because of a service's wish to wait: its lane heeds that as far as
+    /// [`ALARM_HEEDS_MAX`].
     pub lane: Lane,
     /// No attempt begins at or after it.
     pub deadline: Timestamp,
@@ -94,6 +99,12 @@ pub fn backoff(number: u32, seed: u64) -> Duration {
     let half_ms = full.as_millis() as u64 / 2;
     let jitter_ms = mix(seed ^ u64::from(number)) % (half_ms + 1);
     Duration::from_millis(half_ms + jitter_ms)
+}
+
+/// Until when an alarm of this deadline heeds a wish to wait: one attempt is made in any case.
+pub fn alarm_heeds(wish: Timestamp, deadline: Timestamp) -> Timestamp {
+    let last_call = SignedDuration::try_from(LAST_CALL).unwrap_or_default();
+    wish.min(later_by(deadline, -last_call))
 }
 
 /// Spreads a seed over all bits (the finaliser of SplitMix64, Steele et al. 2014).
@@ -167,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_services_wish_is_heeded_within_the_deadline_but_not_by_alarms() {
+    fn a_services_wish_is_heeded_within_the_deadline_and_ends_no_alarm() {
         let check_s = |lane, deadline_s, after_s| {
             check(attempt(1, lane, deadline_s), retry(Some(after_s))).map(|ms| ms / 1000)
         };

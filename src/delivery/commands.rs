@@ -9,7 +9,6 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::orders::{Queue, Turn};
@@ -221,7 +220,7 @@ impl Lane {
         let ended: Vec<Settled> =
             owed.into_iter().filter_map(|action| self.queue.push_owed(action, now)).collect();
         ended.into_iter().for_each(|settled| self.shared.end(settled, Value::Null));
-        let mut reply: Option<Pending> = None;
+        let mut replies = JoinSet::new();
         loop {
             let now = self.shared.clock.now();
             self.withdraw(now);
@@ -230,7 +229,8 @@ impl Lane {
             let sleep = match turn {
                 Turn::Send(action) if self.is_held(&action) => continue,
                 Turn::Send(action) => {
-                    reply = Some((self.send(*action), Instant::now() + REPLY_WITHIN));
+                    let (id, reply) = (action.id, self.send(*action));
+                    replies.spawn(async move { (id, answer(reply).await) });
                     continue;
                 }
                 Turn::Wait(wake) => until(wake, now).min(LOOK_EVERY),
@@ -242,12 +242,7 @@ impl Lane {
             }
             tokio::select! {
                 biased;
-                answer = wait(&mut reply), if reply.is_some() => {
-                    reply = None;
-                    if let Some((settled, value)) = self.queue.answered(answer, self.shared.clock.now()) {
-                        self.shared.end(settled, value);
-                    }
-                }
+                Some(Ok((id, reply))) = replies.join_next() => self.answered(id, reply),
                 () = self.shared.closing.cancelled(), if !closed => self.close(),
                 Some(action) = inbox.recv() => {
                     if let Some(settled) = self.queue.push(action, self.shared.clock.now()) {
@@ -257,6 +252,13 @@ impl Lane {
                 () = self.shared.withdrawn.notified() => {}
                 () = tokio::time::sleep(sleep) => {}
             }
+        }
+    }
+
+    fn answered(&mut self, action: ActionId, reply: Reply) {
+        let ended = self.queue.answered(action, reply, self.shared.clock.now());
+        if let Some((settled, value)) = ended {
+            self.shared.end(settled, value);
         }
     }
 
@@ -279,15 +281,13 @@ impl Lane {
         match held {
             None => return false,
             Some(Some(why)) => {
-                if let Some(settled) = self.queue.stopped(&why, now) {
+                if let Some(settled) = self.queue.stopped(action.id, &why, now) {
                     self.shared.end(settled, Value::Null);
                 }
             }
             Some(None) => {
                 let waits = Reply::Unsent("somebody is acknowledging the alert".into());
-                if let Some((settled, value)) = self.queue.answered(waits, now) {
-                    self.shared.end(settled, value);
-                }
+                self.answered(action.id, waits);
             }
         }
         true
@@ -328,12 +328,9 @@ impl Lane {
     }
 }
 
-/// A reply and until when it is waited for.
-type Pending = (oneshot::Receiver<Reply>, Instant);
-
-async fn wait(reply: &mut Option<Pending>) -> Reply {
-    let Some((reply, until)) = reply else { return std::future::pending().await };
-    match tokio::time::timeout_at(*until, reply).await {
+/// What the driver says of an order; it must never take longer than [`REPLY_WITHIN`].
+async fn answer(reply: oneshot::Receiver<Reply>) -> Reply {
+    match tokio::time::timeout(REPLY_WITHIN, reply).await {
         Ok(Ok(reply)) => reply,
         Ok(Err(_)) => Reply::Unknown("its driver lost it".into()),
         Err(_) => Reply::Unknown("its driver says nothing".into()),

@@ -299,7 +299,7 @@ impl Shared {
         let reply = answered(reply, &mut signal).await;
         if let Some(lane) = self.state().lanes.get_mut(&wish.door) {
             lane.memory.ended();
-            if matches!(reply, Reply::Refused(_) | Reply::Unsent(_)) {
+            if matches!(reply, Reply::Refused(_) | Reply::Unsent(_) | Reply::Later { .. }) {
                 lane.last = None;
             }
         }
@@ -307,7 +307,7 @@ impl Shared {
             Reply::Done(_) => (Step::Commanded, Outcome::Done),
             Reply::Refused(why) => (Step::Refused, Outcome::Refused { why }),
             Reply::Unknown(why) => (Step::Unknown, Outcome::Unknown { why }),
-            Reply::Unsent(why) => {
+            Reply::Unsent(why) | Reply::Later { why, .. } => {
                 (Step::Refused, Outcome::Refused { why: format!("it was not sent: {why}") })
             }
         };

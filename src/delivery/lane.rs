@@ -111,8 +111,10 @@ pub struct PhoneLane {
     generation: u64,
     waiting: BTreeMap<Place, Job>,
     flying: HashMap<ActionId, Flight>,
-    /// The service asked for silence until then; alarms try nevertheless.
+    /// The service asked for silence until then.
     paused_until: Timestamp,
+    /// So long alarms heed it, too.
+    alarms_paused_until: Timestamp,
     arrivals: u64,
 }
 
@@ -126,6 +128,7 @@ impl PhoneLane {
             waiting: BTreeMap::new(),
             flying: HashMap::new(),
             paused_until: Timestamp::MIN,
+            alarms_paused_until: Timestamp::MIN,
             arrivals: 0,
         }
     }
@@ -149,6 +152,7 @@ impl PhoneLane {
         self.subscription = Some(Arc::new(subscription));
         self.generation += 1;
         self.paused_until = Timestamp::MIN;
+        self.alarms_paused_until = Timestamp::MIN;
     }
 
     /// The phone can no longer be reached: all that waits ends.
@@ -273,7 +277,10 @@ impl PhoneLane {
 
     fn ready_at(&self, job: &Job) -> Timestamp {
         match job.lane {
-            Lane::Alarm => job.not_before,
+            Lane::Alarm => {
+                let pause = attempt::alarm_heeds(self.alarms_paused_until, job.deadline);
+                job.not_before.max(pause)
+            }
             Lane::Normal => job.not_before.max(self.paused_until),
         }
     }
@@ -301,10 +308,13 @@ impl PhoneLane {
         }
     }
 
-    /// A service that names a time to wait means the phone, not the message.
+    /// A service that names a time to wait means the phone, not the message. Alarms heed it, too,
+    /// or a throttled phone would be asked hundreds of times; but not for long.
     fn heed(&mut self, verdict: &Verdict, now: Timestamp) {
         if let Verdict::Retry { after: Some(after), .. } = verdict {
             self.paused_until = self.paused_until.max(attempt::later(now, *after));
+            let alarms = attempt::later(now, (*after).min(attempt::ALARM_HEEDS_MAX));
+            self.alarms_paused_until = self.alarms_paused_until.max(alarms);
         }
     }
 

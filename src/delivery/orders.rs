@@ -1,6 +1,7 @@
 //! The commands that wait for one system: in which order they go, when one is sent again and when
 //! it is given up. Pure: no clock, no I/O. One command is on its way at a time, so that "on" and
-//! "off" arrive in the order in which rules said them.
+//! "off" arrive in the order in which rules said them; beside it one message of the alarm lane may be,
+//! which needs no order and must not wait for a system that is slow with something else.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use serde_json::Value;
 use crate::action::{Action, ActionId, Lane, Outcome, Task};
 use crate::alert::{AlertId, message_number};
 use crate::command::Repeat;
+use crate::delivery::attempt;
 use crate::record::Settled;
 use crate::systems::link::Reply;
 
@@ -21,6 +23,9 @@ pub const WAITING_MAX: usize = 1000;
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// The longest such wait.
 const AGAIN_AFTER_MAX: Duration = Duration::from_secs(30);
+/// How long a system's wish to be left alone is heeded: a mistaken header of days must not silence
+/// it for good.
+const HEED_MAX: Duration = Duration::from_secs(3600);
 /// The waits before a message is sent again that may have arrived: there are so many further
 /// attempts and no more. A lost answer costs a person two copies at most, a short failure nothing.
 const MAYBE_AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
@@ -31,6 +36,12 @@ pub struct Queue {
     alarm: VecDeque<Job>,
     normal: VecDeque<Job>,
     on_way: Option<Job>,
+    /// A message of the alarm lane, beside what else is on its way.
+    alarm_on_way: Option<Job>,
+    /// The system asked to be left alone until then.
+    paused_until: Option<Timestamp>,
+    /// So long alarms heed it, too.
+    alarms_paused_until: Option<Timestamp>,
     closed: bool,
 }
 
@@ -100,31 +111,79 @@ impl Queue {
             *lane = rest;
             ended.extend(late.into_iter().map(|job: Job| job.too_late(now)));
         }
-        if self.on_way.is_some() || self.closed {
+        if self.closed {
             return (ended, Turn::Idle);
         }
-        let ready = |lane: &VecDeque<Job>| {
-            // A command that sets something keeps its place: what waits behind it may undo it.
-            let blocked =
-                lane.iter().position(|j| j.not_before > now && j.repeat != Repeat::Better);
-            let within = blocked.unwrap_or(lane.len());
-            lane.iter().take(within).position(|job| job.not_before <= now)
-        };
-        for lane in [&mut self.alarm, &mut self.normal] {
-            if let Some(job) = ready(lane).and_then(|at| lane.remove(at)) {
-                let action = Box::new(job.action.clone());
-                self.on_way = Some(job);
-                return (ended, Turn::Send(action));
+        if let Some(job) = self.next(now) {
+            let action = Box::new(job.action.clone());
+            match job.is_alarm_message() {
+                true => self.alarm_on_way = Some(job),
+                false => self.on_way = Some(job),
             }
+            return (ended, Turn::Send(action));
         }
-        let jobs = || self.alarm.iter().chain(&self.normal);
-        let wake = jobs().map(|job| job.not_before.max(now).min(job.action.deadline)).min();
+        // What could go now and has not waits for an answer, or behind what keeps its place.
+        let wake = |job: &Job| match self.ready_at(job) {
+            ready if ready > now => ready.min(job.action.deadline),
+            _ => job.action.deadline,
+        };
+        let wake = self.alarm.iter().chain(&self.normal).map(wake).min();
         (ended, wake.map_or(Turn::Idle, Turn::Wait))
     }
 
-    /// How the one on its way went; its end and what the system answered, unless it is sent again.
-    pub fn answered(&mut self, reply: Reply, now: Timestamp) -> Option<(Settled, Value)> {
-        let mut job = self.on_way.take()?;
+    /// Takes out what goes now: a message of the alarm lane first, which waits for nothing but
+    /// another one.
+    fn next(&mut self, now: Timestamp) -> Option<Job> {
+        if self.alarm_on_way.is_none() {
+            let ready = |job: &Job| job.is_alarm_message() && self.ready_at(job) <= now;
+            let at = self.alarm.iter().position(ready);
+            if let Some(job) = at.and_then(|at| self.alarm.remove(at)) {
+                return Some(job);
+            }
+        }
+        if self.on_way.is_some() {
+            return None;
+        }
+        for lane in [Lane::Alarm, Lane::Normal] {
+            let at = self.ready_in(lane, now);
+            if let Some(job) = at.and_then(|at| self.lane(lane).remove(at)) {
+                return Some(job);
+            }
+        }
+        None
+    }
+
+    /// Which command of a lane may go now, apart from messages of the alarm lane.
+    fn ready_in(&self, lane: Lane, now: Timestamp) -> Option<usize> {
+        let jobs = match lane {
+            Lane::Alarm => &self.alarm,
+            Lane::Normal => &self.normal,
+        };
+        // A command that sets something keeps its place: what waits behind it may undo it.
+        let blocked =
+            jobs.iter().position(|job| self.ready_at(job) > now && job.repeat != Repeat::Better);
+        let mut within = jobs.iter().take(blocked.unwrap_or(jobs.len()));
+        within.position(|job| !job.is_alarm_message() && self.ready_at(job) <= now)
+    }
+
+    fn ready_at(&self, job: &Job) -> Timestamp {
+        let pause = match job.action.lane {
+            Lane::Normal => self.paused_until,
+            Lane::Alarm => self
+                .alarms_paused_until
+                .map(|until| attempt::alarm_heeds(until, job.action.deadline)),
+        };
+        pause.map_or(job.not_before, |pause| pause.max(job.not_before))
+    }
+
+    /// How one on its way went; its end and what the system answered, unless it is sent again.
+    pub fn answered(
+        &mut self,
+        action: ActionId,
+        reply: Reply,
+        now: Timestamp,
+    ) -> Option<(Settled, Value)> {
+        let mut job = self.take_on_way(action)?;
         job.attempts += 1;
         let outcome = match reply {
             Reply::Done(value) => return Some((job.done(&value, now), value)),
@@ -141,13 +200,32 @@ impl Queue {
                 let wait = job.again_after();
                 return self.again(job, why, wait, now);
             }
+            Reply::Later { why, after } => {
+                self.heed(after, now);
+                let wait = job.again_after();
+                return self.again(job, why, wait, now);
+            }
         };
         Some((job.ended(outcome, now), Value::Null))
     }
 
-    /// The one that was about to be sent is not: somebody has its alert in hand.
-    pub fn stopped(&mut self, why: &str, now: Timestamp) -> Option<Settled> {
-        let job = self.on_way.take()?;
+    /// A system that names a time to wait means all that it is told. Alarms heed it, too, but not
+    /// for long.
+    fn heed(&mut self, after: Duration, now: Timestamp) {
+        let until = attempt::later(now, after.min(HEED_MAX));
+        self.paused_until = self.paused_until.max(Some(until));
+        let alarms = attempt::later(now, after.min(attempt::ALARM_HEEDS_MAX));
+        self.alarms_paused_until = self.alarms_paused_until.max(Some(alarms));
+    }
+
+    fn take_on_way(&mut self, action: ActionId) -> Option<Job> {
+        let is_it = |job: &mut Job| job.action.id == action;
+        self.on_way.take_if(is_it).or_else(|| self.alarm_on_way.take_if(is_it))
+    }
+
+    /// One that was about to be sent is not: somebody has its alert in hand.
+    pub fn stopped(&mut self, action: ActionId, why: &str, now: Timestamp) -> Option<Settled> {
+        let job = self.take_on_way(action)?;
         Some(job.ended(Outcome::Stopped { why: why.to_owned() }, now))
     }
 
@@ -171,9 +249,9 @@ impl Queue {
         waiting.filter_map(|job| job.closed(now)).collect()
     }
 
-    /// Whether one is on its way.
+    /// Whether any is on its way.
     pub fn is_busy(&self) -> bool {
-        self.on_way.is_some()
+        self.on_way.is_some() || self.alarm_on_way.is_some()
     }
 
     fn again(
@@ -208,6 +286,11 @@ impl Queue {
 }
 
 impl Job {
+    /// Whether it needs no order and waits for nothing else.
+    fn is_alarm_message(&self) -> bool {
+        self.action.lane == Lane::Alarm && self.repeat == Repeat::Better
+    }
+
     fn again_after(&self) -> Duration {
         let doublings = self.attempts.saturating_sub(1).min(10);
         AGAIN_AFTER.saturating_mul(1 << doublings).min(AGAIN_AFTER_MAX)
@@ -290,16 +373,56 @@ mod tests {
         }
     }
 
+    /// The answer to what was sent last under this name.
+    fn answered(queue: &mut Queue, name: &str, reply: Reply, now: i64) -> Option<(Settled, Value)> {
+        let id = action(name, Repeat::Better, Lane::Normal).id;
+        queue.answered(id, reply, at(now))
+    }
+
     #[test]
-    fn alarms_go_first_and_one_at_a_time() {
+    fn alarms_go_first_and_wait_for_nothing_else() {
         let mut queue = Queue::default();
         queue.push(action("light", Repeat::Harmless, Lane::Normal), at(0));
+        queue.push(action("off", Repeat::Harmless, Lane::Normal), at(0));
+        queue.push(action("shutters", Repeat::Harmless, Lane::Alarm), at(0));
         queue.push(action("smoke", Repeat::Better, Lane::Alarm), at(0));
         assert_eq!(sent(&mut queue, 0).as_deref(), Some("smoke"));
+        assert_eq!(sent(&mut queue, 0).as_deref(), Some("shutters"));
         assert_eq!(sent(&mut queue, 0), None);
-        let (end, value) = queue.answered(Reply::Done(Value::from(1)), at(1)).unwrap();
-        assert_eq!((end.outcome, value), (Outcome::Done, Value::from(1)));
+        answered(&mut queue, "shutters", Reply::Done(Value::Null), 1).unwrap();
         assert_eq!(sent(&mut queue, 1).as_deref(), Some("light"));
+        let (end, value) = answered(&mut queue, "smoke", Reply::Done(Value::from(1)), 1).unwrap();
+        assert_eq!((end.outcome, value), (Outcome::Done, Value::from(1)));
+        // One beside the ordinary one, and another after it.
+        queue.push(action("fire", Repeat::Better, Lane::Alarm), at(1));
+        queue.push(action("water", Repeat::Better, Lane::Alarm), at(1));
+        assert_eq!(sent(&mut queue, 1).as_deref(), Some("fire"));
+        assert_eq!(queue.turn(at(1)).1, Turn::Wait(at(60)));
+        answered(&mut queue, "fire", Reply::Done(Value::Null), 2).unwrap();
+        assert_eq!(sent(&mut queue, 2).as_deref(), Some("water"));
+        // Settings keep their order whatever goes beside them.
+        assert_eq!(sent(&mut queue, 2), None);
+        answered(&mut queue, "light", Reply::Done(Value::Null), 3).unwrap();
+        assert_eq!(sent(&mut queue, 3).as_deref(), Some("off"));
+        assert!(queue.is_busy());
+    }
+
+    #[test]
+    fn a_systems_wish_to_wait_is_heeded_and_by_alarms_for_a_moment() {
+        let mut queue = Queue::default();
+        for name in ["one", "two"] {
+            queue.push(action(name, Repeat::Better, Lane::Normal), at(0));
+        }
+        assert_eq!(sent(&mut queue, 0).as_deref(), Some("one"));
+        let later = |after| Reply::Later { why: "429".into(), after: Duration::from_secs(after) };
+        assert!(answered(&mut queue, "one", later(30), 0).is_none());
+        assert_eq!(queue.turn(at(0)).1, Turn::Wait(at(30)));
+        queue.push(action("smoke", Repeat::Better, Lane::Alarm), at(1));
+        assert_eq!(queue.turn(at(1)).1, Turn::Wait(at(15)));
+        assert_eq!(sent(&mut queue, 15).as_deref(), Some("smoke"));
+        answered(&mut queue, "smoke", Reply::Done(Value::Null), 15).unwrap();
+        assert_eq!(sent(&mut queue, 29), None);
+        assert_eq!(sent(&mut queue, 30).as_deref(), Some("two"));
     }
 
     #[test]
@@ -307,7 +430,7 @@ mod tests {
         let mut queue = Queue::default();
         queue.push(action("open", Repeat::Never, Lane::Normal), at(0));
         assert!(sent(&mut queue, 0).is_some());
-        let (end, _) = queue.answered(Reply::Unknown("cut".into()), at(1)).unwrap();
+        let (end, _) = answered(&mut queue, "open", Reply::Unknown("cut".into()), 1).unwrap();
         assert_eq!(end.outcome, Outcome::Unknown { why: "cut".into() });
         assert_eq!(queue.turn(at(5)).1, Turn::Idle);
         // Nor after a restart, whatever became of it.
@@ -321,10 +444,10 @@ mod tests {
         let mut queue = Queue::default();
         queue.push(action("open", Repeat::Never, Lane::Normal), at(0));
         sent(&mut queue, 0);
-        assert!(queue.answered(Reply::Unsent("not connected".into()), at(0)).is_none());
+        assert!(answered(&mut queue, "open", Reply::Unsent("not connected".into()), 0).is_none());
         assert_eq!(queue.turn(at(0)).1, Turn::Wait(at(1)));
         assert!(sent(&mut queue, 1).is_some());
-        queue.answered(Reply::Unsent("not connected".into()), at(1));
+        answered(&mut queue, "open", Reply::Unsent("not connected".into()), 1);
         let (ended, turn) = queue.turn(at(60));
         assert_eq!(ended[0].outcome, Outcome::Expired { last: "not connected".into() });
         assert_eq!(turn, Turn::Idle);
@@ -336,16 +459,16 @@ mod tests {
         queue.push(action("on", Repeat::Harmless, Lane::Normal), at(0));
         queue.push(action("off", Repeat::Harmless, Lane::Normal), at(0));
         sent(&mut queue, 0);
-        queue.answered(Reply::Unknown("cut".into()), at(0));
+        answered(&mut queue, "on", Reply::Unknown("cut".into()), 0);
         assert_eq!(sent(&mut queue, 0), None);
         assert_eq!(sent(&mut queue, 1).as_deref(), Some("on"));
-        queue.answered(Reply::Done(Value::Null), at(1));
+        answered(&mut queue, "on", Reply::Done(Value::Null), 1);
         assert_eq!(sent(&mut queue, 1).as_deref(), Some("off"));
-        queue.answered(Reply::Done(Value::Null), at(1));
+        answered(&mut queue, "off", Reply::Done(Value::Null), 1);
         queue.push(action("first", Repeat::Better, Lane::Alarm), at(2));
         queue.push(action("second", Repeat::Better, Lane::Alarm), at(2));
         sent(&mut queue, 2);
-        queue.answered(Reply::Unknown("cut".into()), at(2));
+        answered(&mut queue, "first", Reply::Unknown("cut".into()), 2);
         assert_eq!(sent(&mut queue, 2).as_deref(), Some("second"));
     }
 
@@ -366,7 +489,7 @@ mod tests {
                 true => Reply::Unsent("not connected".into()),
                 false => Reply::Unknown("cut".into()),
             };
-            if let Some((end, _)) = queue.answered(reply, at(now)) {
+            if let Some((end, _)) = answered(&mut queue, "smoke", reply, now) {
                 assert_eq!(end.outcome, Outcome::Unknown { why: "3 times: cut".into() });
                 assert_eq!(end.attempts as usize, sent_at.len());
             }
@@ -386,7 +509,7 @@ mod tests {
         for now in 0..60 {
             if sent(&mut queue, now).is_some() {
                 attempts += 1;
-                queue.answered(Reply::Unknown("cut".into()), at(now));
+                answered(&mut queue, "on", Reply::Unknown("cut".into()), now);
             }
         }
         assert!(attempts > 3, "{attempts}");

@@ -208,18 +208,18 @@ async fn retries_begin_exactly_when_the_policy_says_and_end_with_the_deadline() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wish_to_wait_is_kept_to_the_millisecond_but_an_alarm_tries_again() {
-    let does = vec![throttled(10), done()];
+async fn a_wish_to_wait_is_kept_to_the_millisecond_and_by_an_alarm_for_a_moment() {
+    let does = vec![throttled(20), done()];
     let world = World::new(&[("p", does)], vec![push("p", 1, Lane::Normal, 60)]);
     world.pass(1000).await;
     world.handle.act(vec![push("p", 2, Lane::Normal, 60), push("p", 3, Lane::Alarm, 60)]);
-    world.pass(19_000).await;
-    // The alarm was told to wait as well, a second later: that is the phone's pause now.
-    assert_eq!(world.attempts(1), [0, 11_000]);
-    let own = backoff(1, seed_of(&ActionId([3; 16]))).as_millis() as u64;
-    assert_eq!(world.attempts(3), [1000, 1000 + own]);
+    world.pass(39_000).await;
+    // The alarm heeds no more than a part of the wish, each time.
+    assert_eq!(world.attempts(3), [15_000, 30_000]);
+    // It was told to wait as well: that is the phone's pause for the others now.
+    assert_eq!(world.attempts(1), [0, 35_000]);
     // Throttled in its turn, it is not done by the end.
-    assert_eq!(world.attempts(2), [11_000]);
+    assert_eq!(world.attempts(2), [35_000]);
     let labels: Vec<_> =
         world.settled().into_iter().map(|(id, outcome, ..)| (id, outcome)).collect();
     assert_eq!(labels, [(3, Outcome::Delivered), (1, Outcome::Delivered)]);

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::action::{Action, ActionId, Lane, Outcome, REPLACED, Task};
 use crate::command::Repeat;
 use crate::event::EventId;
+use crate::record::Decided;
 
 /// Dead letters kept; the oldest goes first, alarms last. One takes about 1 KiB.
 pub const DEAD_MAX: usize = 500;
@@ -80,6 +81,23 @@ impl DeadLetters {
             if let Some(id) = first.map(|one| one.action.id) {
                 self.0.remove(&id);
             }
+        }
+    }
+
+    /// Takes in what was for people without a phone.
+    pub(super) fn untold(&mut self, decided: &Decided) {
+        for note in decided.looked.iter().flat_map(|looked| &looked.not_sent) {
+            let Some(action) = note.letter.as_deref().filter(|action| is_letter(action)) else {
+                continue;
+            };
+            let person = Some(note.detail.clone());
+            self.settled(DeadLetter {
+                action: action.clone(),
+                sent: Sent { at: decided.at, event: decided.event, person, name: None },
+                outcome: Outcome::Gone { why: format!("{} has no phone", note.detail) },
+                attempts: 0,
+                at: decided.at,
+            });
         }
     }
 
@@ -153,9 +171,11 @@ mod tests {
     use crate::action::{Message, PhoneId};
     use crate::builtin::{drill, resend};
     use crate::command::Command;
-    use crate::event::{Event, Trust};
+    use crate::event::{Event, Trust, own_event};
     use crate::ledger::Ledger;
-    use crate::record::{Decided, PhoneChange, Position, Record, Settled};
+    use crate::node::SourceFile;
+    use crate::record::{PhoneChange, Position, Record, Settled};
+    use crate::rules::{House, Memory, RuleSet};
 
     fn now() -> Timestamp {
         "2026-11-20T10:00:00Z".parse().unwrap()
@@ -221,6 +241,34 @@ mod tests {
         assert!(!is_dead(command(Repeat::Harmless), Outcome::Expired { last: why() }));
         let drill = Action { rule: drill::RULE.into(), ..push() };
         assert!(!is_dead(drill, Outcome::Expired { last: why() }));
+    }
+
+    #[test]
+    fn an_alarm_for_a_person_without_a_phone_is_one() {
+        let text = "rules:\n  - { name: alarm, when: { type: house.smoke }, lane: alarm, \
+                    do: { push: { to: ben, title: Smoke, ttl: 10m } } }\n  - { name: ordinary, \
+                    when: { type: house.smoke }, do: { push: { to: ben, title: Smoke } } }\n  \
+                    - { name: emits, when: { type: portero.test }, do: { emit: { type: house.smoke } } }\n";
+        let house = House { people: ["ben".to_string()].into(), ..House::default() };
+        let rules = RuleSet::load(vec![SourceFile::new("a.yaml", text)], &house);
+        let rules = rules.unwrap_or_else(|wrong| panic!("{wrong}"));
+        let smoke = own_event("house.smoke", "1", Map::new(), now());
+        let decided = rules.decide(&smoke.into(), Position(1), &Memory::new(), now());
+        let mut ledger = Ledger::default();
+        let record = Record::Decided(decided.into());
+        // A checkpoint may overlap what follows it.
+        (0..2).for_each(|_| ledger.apply(&record));
+        let all = ledger.dead.newest_first();
+        assert_eq!(all.len(), 1, "{all:?}");
+        assert_eq!((all[0].outcome.label(), all[0].outcome.why()), ("gone", "ben has no phone"));
+        assert_eq!(all[0].lives(), SignedDuration::from_mins(10));
+        let shown = all[0].to_json();
+        assert_eq!((&shown["person"], &shown["title"]), (&json!("ben"), &json!("Smoke")));
+        let event = resend::event(&all[0], &[PhoneId("new".into())], "ana", now());
+        let decided = crate::builtin::decide(&event.into(), Position(2), now()).unwrap();
+        assert_eq!((decided.actions.len(), decided.actions[0].lane), (1, Lane::Alarm));
+        ledger.apply(&Record::Decided(decided.into()));
+        assert!(ledger.dead.is_empty());
     }
 
     #[test]

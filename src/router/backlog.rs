@@ -46,7 +46,7 @@ impl Backlog {
     }
 
     /// The next thing to do: what is urgent first, and of that what is nearest to its end.
-    pub fn next(&mut self) -> Option<Work> {
+    pub fn pop(&mut self) -> Option<Work> {
         if let Some(decided) = self.urgent.act.pop_front() {
             return Some(Work::Act(decided));
         }
@@ -97,7 +97,7 @@ mod tests {
 
     fn rest(backlog: &mut Backlog) -> Vec<(u64, bool)> {
         let mut order = Vec::new();
-        while let Some(work) = backlog.next() {
+        while let Some(work) = backlog.pop() {
             match work {
                 Work::Decide(at, _, is_ahead) => order.push((at.0, is_ahead)),
                 Work::Act(decided) => order.push((decided.seen.0 + 1000, false)),

@@ -99,12 +99,13 @@ impl<'a> Deciding<'a> {
         left.into_iter().for_each(|timer| self.end(timer, End::Acknowledged));
         let why = format!("{by} has it in hand ({via})");
         self.decided.looked.push(looked(&alert.rule, Verdict::Ended, why));
-        self.note(alert, &by, phone);
+        self.note(id, alert, &by, phone);
         self.decided.acked.push(Acked { alert: id, by, via, at });
     }
 
-    /// Replaces the alert's notification on every phone that has got it.
-    fn note(&mut self, alert: &Alert, by: &str, phone: Option<&str>) {
+    /// Replaces the alert's notifications on every phone that has got any: under each tag, since
+    /// none of the notes is sure to come. None of them makes a sound.
+    fn note(&mut self, id: AlertId, alert: &Alert, by: &str, phone: Option<&str>) {
         let mut noted = Vec::new();
         for told in alert.told.values() {
             let Some(tag) = &told.tag else { continue };
@@ -119,6 +120,7 @@ impl<'a> Deciding<'a> {
                 body: format!("{by} has it in hand"),
                 url: Some(format!("/#event={}", alert.event)),
                 tag: Some(tag.clone()),
+                clears: Some(id),
                 urgency: Urgency::Normal,
                 ttl_s: u32::try_from(NOTE_LIVES.as_secs()).unwrap_or(0),
                 ..Message::default()

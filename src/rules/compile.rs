@@ -133,7 +133,26 @@ pub(super) fn steps(scope: &Scope<'_>, at: Cursor<'_>, path: &str) -> Option<Vec
     let numbered = items.into_iter().enumerate();
     let all: Vec<Option<Step>> =
         numbered.map(|(i, item)| step(scope, item, format!("{path}[{i}]"))).collect();
+    let last = all.iter().flatten().position(|step| step.ends_rule());
+    if let (Some(last), true) = (last, all.iter().all(Option::is_some))
+        && let Some(after) = at.list_or_one().get(last + 1)
+    {
+        let help = "`stop` before it ends the rule";
+        after.wrong_help("this step is never reached", help);
+    }
     all.into_iter().collect()
+}
+
+impl Step {
+    /// Whether no step after it is ever come to.
+    fn ends_rule(&self) -> bool {
+        let any = |steps: &[Step]| steps.iter().any(Step::ends_rule);
+        match &self.act {
+            Act::Stop => true,
+            Act::If { then, otherwise, .. } => any(then) && any(otherwise),
+            _ => false,
+        }
+    }
 }
 
 fn step(scope: &Scope<'_>, at: Cursor<'_>, path: String) -> Option<Step> {

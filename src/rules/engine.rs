@@ -339,7 +339,7 @@ impl<'a> Deciding<'a> {
         if self.memory.timers().len() + self.decided.begun.len() >= TIMERS_MAX {
             let detail = format!("{TIMERS_MAX} timers are under way already");
             let step = timer.at.path().to_string();
-            return Some(NotSent { step, reason: NotSentReason::TooManyTimers, detail });
+            return Some(NotSent::new(step, NotSentReason::TooManyTimers, detail));
         }
         self.decided.begun.push(timer);
         None
@@ -456,7 +456,7 @@ fn cooldown_key(
         }
         Err(detail) => {
             let reason = NotSentReason::TemplateError;
-            answer.not_sent.push(NotSent { step: "cooldown.key".to_string(), reason, detail });
+            answer.not_sent.push(NotSent::new("cooldown.key", reason, detail));
             None
         }
     }

@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 use super::names::{self, Fact, Read, Seen};
 use super::quick::Quick;
 use super::scene::{CONDITIONS, Scene, TEXTS};
-use crate::node::{Cursor, SourceFile};
+use crate::node::{Cursor, Problem, SourceFile};
 
 /// The longest text a template may become; push messages are cut to 2.5 kB anyway.
 pub(super) const TEXT_BYTES_MAX: usize = 16 << 10;
@@ -57,6 +57,8 @@ struct Part {
     run: Run,
     facts: Vec<KnownFact>,
     place: Place,
+    /// It is false whatever is true elsewhere: nothing in it can change.
+    is_never: bool,
 }
 
 #[derive(Debug)]
@@ -111,6 +113,12 @@ impl Condition {
             .map(|range| Part::compile(at, source, range, shift))
             .collect();
         let reads = seen.reads.into();
+        if let Some(part) = parts.iter().flatten().find(|part| part.is_never) {
+            let message = format!("this is never true: `{}`", part.source);
+            // Only a warning: somebody may have switched a rule off with it for a while.
+            let never = Problem::warning(at.reader().file(), at.range(), message);
+            at.reader().push(never.help("what stands behind it is never done"));
+        }
         parts.filter(|_| sound).map(|parts| Condition { parts, reads })
     }
 
@@ -153,7 +161,8 @@ impl Part {
         };
         let facts = names::look_at_expr(source, &expr).facts.into_iter().map(known).collect();
         let place = Place::new(file, at.offset_in_file(shift));
-        Some(Part { source: source.into(), run, facts, place })
+        let is_never = expr.as_const().is_some_and(|value| !value.is_true());
+        Some(Part { source: source.into(), run, facts, place, is_never })
     }
 
     fn check(&self, scene: &Arc<Scene>) -> Result<(), Refused> {

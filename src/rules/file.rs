@@ -378,9 +378,9 @@ pub(super) fn check_types(at: Cursor<'_>, emitted: &[&str]) {
 fn check_step_types(at: Cursor<'_>, emitted: &[&str]) {
     for step in at.list_or_one() {
         let until = step.get("wait").and_then(|w| w.get("until"));
-        for one in until.into_iter().flat_map(|until| until.list_or_one()) {
-            check_matcher_types(one, emitted);
-        }
+        let ladder = step.get("escalate").and_then(|ladder| ladder.get("until"));
+        let ends = until.into_iter().chain(ladder).flat_map(|ends| ends.list_or_one());
+        ends.for_each(|one| check_matcher_types(one, emitted));
         for branch in ["then", "else"].into_iter().filter_map(|name| step.get(name)) {
             check_step_types(branch, emitted);
         }
@@ -394,7 +394,8 @@ fn check_matcher_types(one: Cursor<'_>, emitted: &[&str]) {
     }
 }
 
-fn check_type(at: Cursor<'_>, text: &str, emitted: &[&str]) {
+/// Notes a type that nobody makes.
+pub(super) fn check_type(at: Cursor<'_>, text: &str, emitted: &[&str]) {
     let prefix = text.strip_suffix('*');
     let known = match prefix {
         Some(prefix) => {

@@ -4,19 +4,18 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde_json::Value as Json;
-
-use super::compile::{Act, Emit, Rule, Step, Template};
-use super::expr::Text;
-use super::pattern::{Field, Has, Matcher, Wanted, has};
+use super::House;
+use super::compile::{Act, Rule, Step};
+use super::made::{self, Made, Sure};
+use super::pattern::{Field, Matcher, Wanted};
 use super::types;
 use crate::node::{Problem, Problems};
 
 /// Looks at all rules together, in file order.
-pub(super) fn lint(rules: &[Rule], problems: &mut Problems) {
+pub(super) fn lint(rules: &[Rule], house: &House, problems: &mut Problems) {
     rules.iter().for_each(|rule| impossible(rule, problems));
     unreachable(rules, problems);
-    circles(rules, problems);
+    circles(rules, house, problems);
 }
 
 /// A type and a source that never come together.
@@ -58,9 +57,7 @@ fn unreachable(rules: &[Rule], problems: &mut Problems) {
     // A rule that waits first stops nothing.
     let always =
         |rule: &Rule| rule.condition.is_none() && rule.cooldown.is_none() && rule.wait.is_none();
-    let stops = |rule: &(usize, &Rule)| {
-        always(rule.1) && at_once(&rule.1.steps).any(|step| matches!(step.act, Act::Stop))
-    };
+    let stops = |rule: &(usize, &Rule)| always(rule.1) && always_stops(&rule.1.steps);
     let mut told = HashSet::new();
     for (i, stopper) in rules.iter().enumerate().filter(stops) {
         for later in &rules[i + 1..] {
@@ -78,31 +75,48 @@ fn unreachable(rules: &[Rule], problems: &mut Problems) {
     }
 }
 
-/// The steps before the first wait.
-fn at_once(steps: &[Step]) -> impl Iterator<Item = &Step> {
-    steps.iter().take_while(|step| !matches!(step.act, Act::Wait(_)))
+/// Whether these steps say `stop` whatever is true, before anything waits.
+fn always_stops(steps: &[Step]) -> bool {
+    for step in steps {
+        match &step.act {
+            Act::Stop => return true,
+            Act::Wait(_) => return false,
+            Act::If { then, otherwise, .. } => {
+                if always_stops(then) && always_stops(otherwise) {
+                    return true;
+                }
+                if may_wait(then) || may_wait(otherwise) {
+                    return false;
+                }
+            }
+            _ => {}
+        }
+    }
+    false
 }
 
-/// How surely one thing follows from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Sure {
-    No,
-    Perhaps,
-    Yes,
+fn may_wait(steps: &[Step]) -> bool {
+    steps.iter().any(|step| match &step.act {
+        Act::Wait(_) => true,
+        Act::If { then, otherwise, .. } => may_wait(then) || may_wait(otherwise),
+        _ => false,
+    })
 }
 
-/// An `emit` and whether its rule reaches it whenever it fires.
-struct Made<'r> {
+/// What a rule's step makes, and whether the rule reaches it whenever it fires.
+struct Maker<'r> {
     rule: usize,
-    emit: &'r Emit,
+    made: Made<'r>,
     sure: Sure,
 }
 
 /// Rules that set themselves off: a problem if nothing ever ends it, a warning otherwise.
-fn circles(rules: &[Rule], problems: &mut Problems) {
+fn circles(rules: &[Rule], house: &House, problems: &mut Problems) {
     let mut made = Vec::new();
-    for (i, rule) in rules.iter().enumerate() {
-        collect(i, &rule.steps, Sure::Yes, &mut made);
+    for (rule, one) in rules.iter().enumerate() {
+        collect(house, &one.steps, Sure::Yes, &mut |what, sure| {
+            made.push(Maker { rule, made: what, sure });
+        });
     }
     if made.is_empty() {
         return;
@@ -110,18 +124,18 @@ fn circles(rules: &[Rule], problems: &mut Problems) {
     let by_type = ByType::new(rules);
     let mut sure: Vec<Vec<usize>> = vec![Vec::new(); rules.len()];
     let mut perhaps = sure.clone();
-    for emit in &made {
-        for to in by_type.candidates(&emit.emit.kind) {
+    for maker in &made {
+        for to in by_type.candidates(maker.made.kind()) {
             let rule = &rules[to];
             let held = rule.condition.is_some() || rule.cooldown.is_some();
             let here = if held { Sure::Perhaps } else { Sure::Yes };
-            let fits = rule.matchers.iter().map(|matcher| fits(matcher, emit.emit)).max();
-            match fits.unwrap_or(Sure::No).min(here).min(emit.sure) {
+            let fits = rule.matchers.iter().map(|matcher| maker.made.fits(matcher)).max();
+            match fits.unwrap_or(Sure::No).min(here).min(maker.sure) {
                 Sure::No => {}
-                Sure::Perhaps => perhaps[emit.rule].push(to),
+                Sure::Perhaps => perhaps[maker.rule].push(to),
                 Sure::Yes => {
-                    sure[emit.rule].push(to);
-                    perhaps[emit.rule].push(to);
+                    sure[maker.rule].push(to);
+                    perhaps[maker.rule].push(to);
                 }
             }
         }
@@ -136,15 +150,18 @@ fn circles(rules: &[Rule], problems: &mut Problems) {
     }
 }
 
-fn circle_problem(rules: &[Rule], made: &[Made<'_>], circle: &[usize], endless: bool) -> Problem {
+fn circle_problem(rules: &[Rule], made: &[Maker<'_>], circle: &[usize], endless: bool) -> Problem {
     let first = &rules[circle[0]];
     let names: Vec<String> = circle
         .iter()
         .chain(circle.first())
         .map(|rule| format!("`{}`", rules[*rule].name))
         .collect();
-    let range = made.iter().find(|made| made.rule == circle[0]).map(|made| &made.emit.range);
-    let range = range.unwrap_or(&first.range).clone();
+    let next = &rules[circle.get(1).copied().unwrap_or(circle[0])];
+    let leads_on =
+        |made: &Made<'_>| next.matchers.iter().any(|matcher| made.fits(matcher) > Sure::No);
+    let step = made.iter().find(|maker| maker.rule == circle[0] && leads_on(&maker.made));
+    let range = step.map_or(&first.range, |maker| maker.made.range()).clone();
     let way = names.join(" → ");
     if endless {
         let message = format!("these rules set each other off without end: {way}");
@@ -155,21 +172,30 @@ fn circle_problem(rules: &[Rule], made: &[Made<'_>], circle: &[usize], endless: 
     }
 }
 
-fn collect<'r>(rule: usize, steps: &'r [Step], sure: Sure, made: &mut Vec<Made<'r>>) {
+/// Hands out all that steps make, and how surely they are come to.
+fn collect<'r>(
+    house: &'r House,
+    steps: &'r [Step],
+    sure: Sure,
+    take: &mut impl FnMut(Made<'r>, Sure),
+) {
     for step in steps {
         match &step.act {
-            Act::Emit(emit) => made.push(Made { rule, emit, sure }),
+            Act::Emit(emit) => take(Made::Emit(emit), sure),
+            Act::Open(open) => {
+                made::of_open(open, house).into_iter().for_each(|made| take(made, sure));
+            }
             Act::If { then, otherwise, .. } => {
-                collect(rule, then, Sure::Perhaps, made);
-                collect(rule, otherwise, Sure::Perhaps, made);
+                collect(house, then, Sure::Perhaps, take);
+                collect(house, otherwise, Sure::Perhaps, take);
             }
             Act::Stop => return,
             Act::Escalate(ladder) => {
                 for rung in &ladder.rungs {
-                    collect(rule, std::slice::from_ref(&rung.step), Sure::Perhaps, made);
+                    collect(house, std::slice::from_ref(&rung.step), Sure::Perhaps, take);
                 }
             }
-            Act::Push(_) | Act::Set(_) | Act::Tell(_) | Act::Wait(_) | Act::Open(_) => {}
+            Act::Push(_) | Act::Set(_) | Act::Tell(_) | Act::Wait(_) => {}
         }
     }
 }
@@ -208,51 +234,6 @@ impl<'r> ByType<'r> {
         all.sort_unstable();
         all.dedup();
         all.into_iter()
-    }
-}
-
-/// Whether an emitted event is one that a matcher accepts.
-pub(super) fn fits(matcher: &Matcher, emit: &Emit) -> Sure {
-    let one = |(field, wanted): &(Field, Vec<Wanted>)| {
-        let accepts = |has: Has<'_>| {
-            let any = wanted.iter().any(|wanted| wanted.accepts(has));
-            if any { Sure::Yes } else { Sure::No }
-        };
-        match field {
-            Field::Type => accepts(Has::Text(&emit.kind)),
-            Field::Source => accepts(Has::Text("portero")),
-            Field::Subject => match emit.subject.as_ref().map(Text::as_literal) {
-                None => accepts(Has::Nothing),
-                Some(Some(text)) => accepts(Has::Text(text)),
-                Some(None) => Sure::Perhaps,
-            },
-            Field::Data(names) => data_fits(names, &emit.data, &accepts),
-        }
-    };
-    matcher.pairs.iter().map(one).min().unwrap_or(Sure::Yes)
-}
-
-fn data_fits(
-    names: &[Box<str>],
-    data: &[(Box<str>, Template)],
-    accepts: &impl Fn(Has<'_>) -> Sure,
-) -> Sure {
-    let Some((first, rest)) = names.split_first() else { return Sure::No };
-    let Some((_, template)) = data.iter().find(|(name, _)| name == first) else {
-        return accepts(Has::Nothing);
-    };
-    match template {
-        Template::Text(text) => match text.as_literal() {
-            Some(text) if rest.is_empty() => accepts(Has::Text(text)),
-            Some(_) => accepts(Has::Nothing),
-            None => Sure::Perhaps,
-        },
-        Template::Fixed(json) => {
-            let found = rest.iter().try_fold(json, |json: &Json, name| json.get(&**name));
-            accepts(found.map_or(Has::Nothing, has))
-        }
-        Template::Map(fields) if !rest.is_empty() => data_fits(rest, fields, accepts),
-        Template::Map(_) | Template::List(_) => accepts(Has::Many),
     }
 }
 

@@ -23,6 +23,7 @@ mod file;
 mod known;
 mod ladder;
 mod lint;
+mod made;
 mod memory;
 mod names;
 mod open;
@@ -59,7 +60,7 @@ use crate::door::Doors;
 use crate::event::Trust;
 use crate::node::{Problem, Problems, Reader, SourceFile};
 use compile::{Act, Rule, Step};
-use pattern::{Index, Matcher};
+use pattern::{Field, Index, Matcher, Wanted};
 
 /// The most rules in one set: ten times what an estate with an intercom per door needs.
 pub const RULES_MAX: usize = 100_000;
@@ -170,12 +171,18 @@ impl RuleSet {
             tests.extend(parsed.tests);
         }
         let names: Vec<&str> = rules.iter().map(|rule| &*rule.name).collect();
-        let known = selftest::Known { house, rules: &names };
+        let emitted = emitted(&rules);
+        let ends = rules.iter().flat_map(Rule::ends).map(|ends| &ends.matcher);
+        let awaited = rules.iter().flat_map(|rule| &rule.matchers).chain(ends);
+        let awaited: Vec<&Wanted> =
+            awaited.flat_map(|matcher| matcher.wanted(&Field::Type).unwrap_or(&[])).collect();
+        let awaited = &awaited;
+        let known = selftest::Known { house, rules: &names, emitted: &emitted, awaited };
         let tests = tests.into_iter().flat_map(|at| selftest::cases(at, &known)).collect();
         let mut problems = Problems::default();
         check_names(&rules, &mut problems);
-        check_all_types(&readers, &rules);
-        lint::lint(&rules, &mut problems);
+        check_all_types(&readers, &emitted);
+        lint::lint(&rules, house, &mut problems);
         reach::check(&rules, house, &mut problems);
         readers.into_iter().for_each(|reader| problems.extend(reader.into_problems()));
         problems.sort();
@@ -282,13 +289,18 @@ fn check_names(rules: &[Rule], problems: &mut Problems) {
     }
 }
 
-fn check_all_types(readers: &[Reader], rules: &[Rule]) {
+/// The types that rules emit.
+fn emitted(rules: &[Rule]) -> Vec<&str> {
     let mut emitted = Vec::new();
     rules.iter().for_each(|rule| emitted_types(&rule.steps, &mut emitted));
+    emitted
+}
+
+fn check_all_types(readers: &[Reader], emitted: &[&str]) {
     for reader in readers {
         let rules = reader.yaml().and_then(|root| root.get("rules"));
         for rule in rules.into_iter().flat_map(|rules| rules.items()) {
-            file::check_types(rule, &emitted);
+            file::check_types(rule, emitted);
         }
     }
 }

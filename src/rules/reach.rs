@@ -1,7 +1,7 @@
 //! Whether a door can be reached by news that it does not take: for each `open` the least trust
 //! with which its rule can fire, along every way by which news come there. A way leads from a
 //! source over a rule, over what that rule emits or sets, to the next rule, and at last to the
-//! door. The door looks again when it comes to it; here a mistake is found before it matters.
+//! door; and what a door that opened then tells is news, too. The door looks again when it comes to it; here a mistake is found before it matters.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,8 @@ use super::House;
 use super::compile::{Act, Emit, Recipient, Rule, Step, Template};
 use super::expr::Text;
 use super::known::is_link;
-use super::lint::{ByType, Sure, fits};
+use super::lint::ByType;
+use super::made::{self, Made, Sure};
 use super::names::Read;
 use super::open::Open;
 use super::pattern::{Field, Has, Matcher};
@@ -108,28 +109,34 @@ enum Cause {
     Nothing,
     /// This type from this source.
     Heard(String, String),
-    /// What a rule emits, after so many reads of its own.
-    Emitted { rule: usize, reads: usize, kind: String },
+    /// What one of [`Reach::emitters`] makes.
+    Emitted(usize),
     /// The state of a system, and how far it is vouched for.
     System(String, Trust),
     /// A variable that one of [`Reach::setters`] sets.
     Set(usize),
 }
 
+/// Who sets a variable: a rule, or a system after a rule opened its door.
+enum Path<'r> {
+    Set(&'r Text),
+    Told { open: &'r Open, path: String },
+}
+
 /// Somebody who sets a variable.
 struct Setter<'r> {
     rule: usize,
     reads: usize,
-    path: &'r Text,
+    path: Path<'r>,
     /// The least trust with which it does, as far as is known by now.
     least: Trust,
 }
 
-/// Somebody who emits an event, and who may look at it.
+/// Somebody who makes an event, and who may look at it.
 struct Emitter<'r> {
     rule: usize,
     reads: usize,
-    emit: &'r Emit,
+    made: Made<'r>,
     to: Vec<usize>,
     /// The least trust with which it does, as far as is known by now.
     least: Trust,
@@ -243,21 +250,25 @@ impl<'r> Reach<'r> {
         let (mut emitters, mut setters) = (Vec::new(), Vec::new());
         for (rule, outline) in rules.iter().enumerate() {
             for Sink { what, reads } in &outline.sinks {
-                let reads = *reads;
-                match what {
-                    What::Emit(emit) => {
-                        let hears = |to: &usize| {
-                            all[*to].matchers.iter().any(|matcher| fits(matcher, emit) > Sure::No)
-                        };
-                        let to = by_type.candidates(&emit.kind).filter(hears).collect();
-                        let least = Trust::Human;
-                        emitters.push(Emitter { rule, reads, emit, to, least });
-                    }
-                    What::Set(path) => {
-                        setters.push(Setter { rule, reads, path, least: Trust::Human });
-                    }
-                    What::Open(_) => {}
+                let (reads, least) = (*reads, Trust::Human);
+                let made = match what {
+                    What::Emit(emit) => vec![Made::Emit(emit)],
+                    What::Open(open) => made::of_open(open, house),
+                    What::Set(_) => Vec::new(),
+                };
+                for made in made {
+                    let hears =
+                        |to: &usize| all[*to].matchers.iter().any(|m| made.fits(m) > Sure::No);
+                    let to = by_type.candidates(made.kind()).filter(hears).collect();
+                    emitters.push(Emitter { rule, reads, made, to, least });
                 }
+                let told = |open| made::state_of_open(open, house).map(|path| (open, path));
+                let path = match what {
+                    What::Set(path) => Some(Path::Set(path)),
+                    What::Open(open) => told(*open).map(|(open, path)| Path::Told { open, path }),
+                    What::Emit(_) => None,
+                };
+                setters.extend(path.map(|path| Setter { rule, reads, path, least }));
             }
         }
         let sources = Sources::of(house);
@@ -280,20 +291,24 @@ impl<'r> Reach<'r> {
         loop {
             let mut changed = false;
             for at in 0..self.emitters.len() {
-                let Emitter { rule, reads, emit, .. } = self.emitters[at];
-                let (least, _) = self.least(rule, reads);
+                let Emitter { rule, reads, made, .. } = self.emitters[at];
+                let least = made.trust(self.least(rule, reads).0, self.house);
                 changed |= least < self.emitters[at].least;
                 self.emitters[at].least = least;
                 for to in &self.emitters[at].to {
                     if least < self.events[*to].0 {
-                        let kind = emit.kind.to_string();
-                        self.events[*to] = (least, Cause::Emitted { rule, reads, kind });
+                        self.events[*to] = (least, Cause::Emitted(at));
                         changed = true;
                     }
                 }
             }
             for at in 0..self.setters.len() {
-                let (least, _) = self.least(self.setters[at].rule, self.setters[at].reads);
+                let Setter { rule, reads, ref path, .. } = self.setters[at];
+                let (least, _) = self.least(rule, reads);
+                let least = match path {
+                    Path::Set(_) => least,
+                    Path::Told { open, .. } => made::trust_of_open(open, self.house, least),
+                };
                 changed |= least < self.setters[at].least;
                 self.setters[at].least = least;
             }
@@ -319,10 +334,8 @@ impl<'r> Reach<'r> {
                 least = heard.clone();
             }
             for at in &from.emitters {
-                let Emitter { rule, reads, emit, least: trust, .. } = &self.emitters[*at];
-                if *trust < least.0 {
-                    let kind = emit.kind.to_string();
-                    least = (*trust, Cause::Emitted { rule: *rule, reads: *reads, kind });
+                if self.emitters[*at].least < least.0 {
+                    least = (self.emitters[*at].least, Cause::Emitted(*at));
                 }
             }
         }
@@ -342,19 +355,29 @@ impl<'r> Reach<'r> {
                 let trust = best(self.house, &source, &kind);
                 format!("{kind} from {source} ({trust}) → `{name}`")
             }
-            Cause::Emitted { rule, reads, kind } => {
-                format!("{} → {kind} → `{name}`", before(rule, reads))
+            Cause::Emitted(at) => {
+                let Emitter { rule, reads, made, .. } = &self.emitters[at];
+                format!("{} → {} → `{name}`", before(*rule, *reads), made.words())
             }
             Cause::System(source, trust) => {
                 format!("the state of {source} ({trust}) → `{name}`")
             }
             Cause::Set(at) => {
                 let Setter { rule, reads, path, .. } = &self.setters[at];
-                let path = path
-                    .as_literal()
-                    .map_or_else(|| format!("{}…", path.beginning()), str::to_string);
-                format!("{} → the state {path} → `{name}`", before(*rule, *reads))
+                format!("{} → {} → `{name}`", before(*rule, *reads), path.words())
             }
+        }
+    }
+}
+
+impl Path<'_> {
+    fn words(&self) -> String {
+        match self {
+            Path::Set(path) => match path.as_literal() {
+                Some(path) => format!("the state {path}"),
+                None => format!("the state {}…", path.beginning()),
+            },
+            Path::Told { open, path } => format!("door `{}` → the state {path}", open.door),
         }
     }
 }
@@ -371,9 +394,13 @@ impl<'s> Variables<'s> {
     fn of(setters: &'s [Setter<'_>]) -> Variables<'s> {
         let (mut exact, mut open) = (HashMap::<_, Vec<usize>>::new(), Vec::new());
         for (at, setter) in setters.iter().enumerate() {
-            match setter.path.as_literal() {
-                Some(path) => exact.entry(path).or_default().push(at),
-                None => open.push((setter.path.beginning(), at)),
+            let text = match &setter.path {
+                Path::Told { path, .. } => Err(path.as_str()),
+                Path::Set(text) => text.as_literal().map_or(Ok(text.beginning()), Err),
+            };
+            match text {
+                Err(path) => exact.entry(path).or_default().push(at),
+                Ok(begin) => open.push((begin, at)),
             }
         }
         Variables { exact, open, count: setters.len() }
@@ -439,7 +466,7 @@ impl Sources {
     /// What may end a wait before its time.
     fn until(&self, ends: &[Ends], emitters: &[Emitter<'_>]) -> From {
         let fits_one = |emitter: &Emitter<'_>| {
-            ends.iter().any(|end| fits(&end.matcher, emitter.emit) > Sure::No)
+            ends.iter().any(|end| emitter.made.fits(&end.matcher) > Sure::No)
         };
         let numbered = emitters.iter().enumerate();
         From {

@@ -38,6 +38,9 @@ const DATA_BYTES_MAX: usize = 64 << 10;
 /// Digits of the event's id in a default tag: enough to tell two events of one rule apart.
 const TAG_ID_DIGITS: usize = 8;
 
+/// Stands for the phone of a person who has none, in the action's id.
+const NO_PHONE_OF: &str = "no phone of ";
+
 /// What one firing leads to.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
@@ -162,7 +165,7 @@ impl Planner<'_> {
 
     fn note(&mut self, step: String, detail: String) {
         let reason = NotSentReason::TemplateError;
-        self.plan.not_sent.push(NotSent { step, reason, detail });
+        self.plan.not_sent.push(NotSent::new(step, reason, detail));
     }
 
     /// A text that may be missing: noted if it cannot be rendered.
@@ -179,22 +182,56 @@ impl Planner<'_> {
     fn push(&mut self, step: &str, push: &Push) {
         self.plan.severity = self.plan.severity.max(Some(push.urgency));
         let message = self.message(step, push);
-        for (person, phone) in self.phones(step, push) {
+        for person in self.people(step, push) {
+            let phones: Vec<PhoneId> = self.memory.phones(&person).cloned().collect();
+            if phones.is_empty() {
+                self.no_phone(step, push, &person, &message);
+            }
             let not_before = self.held_until(&person, push);
-            let deadline = later(not_before.unwrap_or(self.scene.now()), push.ttl);
-            let mut message = message.clone();
-            open::keep_permitted(&mut message.buttons, &phone, self.memory, self.house);
-            self.plan.actions.push(Action {
-                id: self.action_id(step, &phone.0),
-                rule: self.rule.name.to_string(),
-                step: step.to_string(),
-                deadline,
-                not_before,
-                lane: self.rule.lane,
-                alert: self.alert,
-                task: Task::Push { phone, message: Box::new(message) },
-            });
+            for phone in phones {
+                let mut message = message.clone();
+                open::keep_permitted(&mut message.buttons, &phone, self.memory, self.house);
+                let id = self.action_id(step, &phone.0);
+                let task = Task::Push { phone, message: Box::new(message) };
+                let action = self.notification(id, step, push, not_before, task);
+                self.plan.actions.push(action);
+            }
         }
+    }
+
+    fn notification(
+        &self,
+        id: ActionId,
+        step: &str,
+        push: &Push,
+        not_before: Option<Timestamp>,
+        task: Task,
+    ) -> Action {
+        Action {
+            id,
+            rule: self.rule.name.to_string(),
+            step: step.to_string(),
+            deadline: later(not_before.unwrap_or(self.scene.now()), push.ttl),
+            not_before,
+            lane: self.rule.lane,
+            alert: self.alert,
+            task,
+        }
+    }
+
+    /// A person without a phone is noted. An alarm is kept whole, so that it can be sent again when
+    /// the person has one; what is ordinary is for those who can be reached, and would only pile up.
+    fn no_phone(&mut self, step: &str, push: &Push, person: &str, message: &Message) {
+        let mut note = NotSent::new(step, NotSentReason::NoPhone, person);
+        if self.rule.lane == Lane::Alarm || self.alert.is_some() {
+            let mut message = message.clone();
+            // They were for phones of whoever may open the doors; this one has none yet.
+            message.buttons.clear();
+            let id = self.action_id(step, &format!("{NO_PHONE_OF}{person}"));
+            let task = Task::Push { phone: PhoneId::default(), message: Box::new(message) };
+            note.letter = Some(Box::new(self.notification(id, step, push, None, task)));
+        }
+        self.plan.not_sent.push(note);
     }
 
     /// Until when a push is held: quiet hours stand before what can wait, and before nothing else.
@@ -224,6 +261,7 @@ impl Planner<'_> {
             url: Some(url.unwrap_or_else(|| format!("/#event={}", self.scene.event().id))),
             tag: Some(tag.unwrap_or_else(|| self.default_tag(step))),
             alert: self.alert,
+            clears: None,
             urgency: push.urgency,
             ttl_s: u32::try_from(push.ttl.as_secs()).unwrap_or(u32::MAX),
             buttons: open::planned(push, self.house, self.scene),
@@ -238,8 +276,8 @@ impl Planner<'_> {
         if step == "do[0]" { tag } else { format!("{tag}-{step}") }
     }
 
-    /// The phones to reach with whose they are, each once; persons without one are noted.
-    fn phones(&mut self, step: &str, push: &Push) -> Vec<(Arc<str>, PhoneId)> {
+    /// The people to reach, each once.
+    fn people(&mut self, step: &str, push: &Push) -> Vec<Arc<str>> {
         let mut people: Vec<Arc<str>> = Vec::new();
         for recipient in &push.to {
             match recipient {
@@ -248,21 +286,8 @@ impl Planner<'_> {
             }
         }
         let mut told = BTreeSet::new();
-        let mut phones = Vec::new();
-        for person in people {
-            if !told.insert(Arc::clone(&person)) {
-                continue;
-            }
-            let before = phones.len();
-            let own = self.memory.phones(&person).cloned();
-            phones.extend(own.map(|phone| (Arc::clone(&person), phone)));
-            if phones.len() == before {
-                let reason = NotSentReason::NoPhone;
-                let detail = person.to_string();
-                self.plan.not_sent.push(NotSent { step: step.to_string(), reason, detail });
-            }
-        }
-        phones
+        people.retain(|person| told.insert(Arc::clone(person)));
+        people
     }
 
     fn computed(&mut self, step: &str, text: &Text) -> Vec<Arc<str>> {
@@ -286,7 +311,7 @@ impl Planner<'_> {
             if types::owner(&path).is_some() {
                 let reason = NotSentReason::BadArgument;
                 let detail = format!("only the system itself sets `{path}`");
-                self.plan.not_sent.push(NotSent { step: format!("{step}.set"), reason, detail });
+                self.plan.not_sent.push(NotSent::new(format!("{step}.set"), reason, detail));
                 continue;
             }
             match value.value(self.scene).and_then(|value| within(value, VALUE_BYTES_MAX)) {
@@ -321,7 +346,7 @@ impl Planner<'_> {
             Ok(action) => self.plan.actions.push(action),
             Err(detail) => {
                 let reason = NotSentReason::TooManyHops;
-                self.plan.not_sent.push(NotSent { step: step.to_string(), reason, detail });
+                self.plan.not_sent.push(NotSent::new(step, reason, detail));
             }
         }
     }
@@ -331,7 +356,7 @@ impl Planner<'_> {
         if event.hops >= HOPS_MAX {
             let detail = format!("`{}` would be hop {}", emit.kind, u16::from(event.hops) + 1);
             let reason = NotSentReason::TooManyHops;
-            self.plan.not_sent.push(NotSent { step: step.to_string(), reason, detail });
+            self.plan.not_sent.push(NotSent::new(step, reason, detail));
             return;
         }
         let (event, now) = (Arc::clone(event), self.scene.now());

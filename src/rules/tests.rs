@@ -367,7 +367,7 @@ fn a_person_without_a_phone_is_noted() {
     let notes = &decided.looked[0].not_sent;
     let missing: Vec<_> = notes.iter().filter(|n| n.reason == NotSentReason::NoPhone).collect();
     assert_eq!(missing.len(), 1);
-    assert_eq!(missing[0].detail, "ben");
+    assert_eq!((missing[0].detail.as_str(), &missing[0].letter), ("ben", &None));
     assert_eq!(decided.actions.len(), 1);
 }
 

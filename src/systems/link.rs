@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -87,6 +88,13 @@ pub enum Reply {
     Unknown(String),
     /// It certainly never left: not connected, not logged in.
     Unsent(String),
+    /// The system does not take it now and says how long it wants to be left alone.
+    Later {
+        /// What it answered.
+        why: String,
+        /// How long.
+        after: Duration,
+    },
 }
 
 /// What a session wants told, in one piece: rules that look at these events see that state.

@@ -5,6 +5,7 @@ use actix_web::cookie::Cookie;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
 
 use super::Face;
 use super::session::{self, ApiError, Me};
@@ -13,7 +14,7 @@ use crate::action::{ActionId, PhoneId};
 use crate::builtin::TEST_EVENT;
 use crate::delivery;
 use crate::event::Heard;
-use crate::phones::Ask;
+use crate::phones::{Ask, Denied};
 use crate::record::{Position, Receipt, Shown, Subscription};
 use crate::router::Message;
 use crate::secret::{Secret, random_name};
@@ -225,12 +226,22 @@ async fn receipt(
     let phone =
         delivery::push::payload::verify_receipt(&face.receipt_key, &form.action, &form.token)
             .ok_or_else(|| ApiError::Forbidden("this token is not for this notification".into()))?;
+    let view = face.view.borrow().clone();
+    if view.phone(&phone).is_none() {
+        return Err(ApiError::Forbidden("this phone was removed".into()));
+    }
     if face.timeline.has_receipt(&form.action, form.what) {
         // Said before: a token must not be a way to fill the journal.
         return Ok(HttpResponse::NoContent().finish());
     }
     let receipt =
         Receipt { action: form.action, phone, what: form.what, at: face.intake.clock().now() };
-    face.send(Message::Receipt(receipt)).await?;
+    if !face.journal.is_writable() {
+        // The service worker keeps it and says it again.
+        return Err(ApiError::Unavailable("the journal cannot be written".into()));
+    }
+    let (reply, answer) = oneshot::channel();
+    face.send(Message::Receipt(receipt, reply)).await?;
+    answer.await.map_err(|_| Denied::Stopping)??;
     Ok(HttpResponse::NoContent().finish())
 }

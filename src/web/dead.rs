@@ -151,6 +151,7 @@ fn targets(letter: &DeadLetter, view: &View) -> Result<Vec<PhoneId>, String> {
     let others: Vec<PhoneId> = others.map(|(id, _)| id.clone()).collect();
     match (others.is_empty(), person) {
         (false, _) => Ok(others),
+        (true, Some(person)) if own.0.is_empty() => Err(format!("{person} has no phone yet")),
         (true, Some(person)) => {
             let name = letter.sent.name.as_deref().unwrap_or(&own.0);
             Err(format!("{name} is gone, and {person} has no other phone"))

@@ -1,5 +1,6 @@
 //! Rule files: saved, broken, checked, tested, explained.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use crate::support::{Home, Server, until, within};
@@ -212,6 +213,46 @@ rules:
         state.contains("seen") && !state.contains("never") && !state.contains("after"),
         "{state}"
     );
+}
+
+#[test]
+fn explain_says_who_has_an_alert_in_hand() {
+    let home = Home::new(
+        r#"
+rules:
+  - name: smoke
+    when: { type: netatmo.movement }
+    do: [ escalate: [ { after: 0s, push: { to: ana, title: Smoke } } ] ]
+"#,
+    );
+    let server = home.start();
+    post(&server, &movement(1));
+    let id = home.events(&["-n", "1"])[0]["id"].as_str().unwrap().to_string();
+    let explained = || String::from_utf8(home.run(&["explain", &id]).stdout).unwrap();
+    until("begun", || explained().contains("nobody has it in hand").then_some(()));
+    assert!(home.run(&["ack"]).status.success());
+    let said =
+        until("in hand", || Some(explained()).filter(|said| said.contains("has it in hand since")));
+    assert!(said.contains("somebody at the terminal") && said.contains("(terminal)"), "{said}");
+    assert!(!said.contains("nobody has it"), "{said}");
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_fault() {
+    let home = Home::new(QUIET);
+    let server = home.start();
+    post(&server, &movement(1));
+    until("decided", || home.run(&["explain", "last"]).status.success().then_some(()));
+    for args in [&["explain", "last"][..], &["events"], &["state"], &["dead", "list"]] {
+        let mut command = home.command(args);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        let code = output.status.code();
+        assert!([Some(0), Some(141)].contains(&code), "{args:?}: {code:?} {said}");
+        assert_eq!(said, "", "{args:?}");
+    }
 }
 
 #[test]

@@ -119,6 +119,30 @@ fn a_phone_that_is_gone_is_not_sent_to_again_but_the_persons_others_are() {
     assert!(!ok && text.contains("no such dead letter"), "{text}");
 }
 
+#[test]
+fn an_alarm_for_a_person_without_a_phone_can_be_sent_when_there_is_one() {
+    let (home, service) = (Home::new(RULES), Service::start());
+    let server = home.start();
+    post(&server, HUMAN);
+    let letter = until_dead(&home, 1).remove(0);
+    assert_eq!((&letter["person"], &letter["title"]), (&json!("ben"), &json!("Somebody")));
+    assert_eq!((&letter["why"], &letter["lane"]), (&json!("ben has no phone"), &json!("alarm")));
+    until("counted", || (metric(&server, "portero_dead_letters") == 1.0).then_some(()));
+    let id = letter["id"].as_str().unwrap();
+    let (ok, text) = run(&home, &["dead", "resend", id]);
+    assert!(!ok && text.contains("ben has no phone yet"), "{text}");
+
+    server.kill();
+    let _server = home.start();
+    let new = phone(&service, "new", 2);
+    add_phone(&home, "ben", &new);
+    let (ok, text) = run(&home, &["dead", "resend", id]);
+    assert!(ok && text.contains("sent again"), "{text}");
+    let sent = service.wait("/new", 1);
+    assert_eq!(new.open(&sent[0].body)["notification"]["title"], "Somebody");
+    assert_eq!(dead(&home).len(), 0);
+}
+
 /// What the phone's service worker says when it has shown what came.
 fn show(server: &Server, phone: &Phone, body: &[u8]) {
     let portero = phone.open(body)["portero"].clone();

@@ -86,3 +86,33 @@ test("it is acknowledged from the notification, without opening the page", async
   const alert = (await alerts(ana)).find((each) => each.title.includes(home));
   assert.equal(alert.acked.via, "phone");
 });
+
+test("the note that somebody has it takes the place of all that was told, without a sound", async () => {
+  const ana = await paired("ana");
+  const deliver = await pusher(ana);
+  const [alert, other] = [randomUUID(), randomUUID()];
+  const push = (title, tag, portero, more = {}) =>
+    deliver(JSON.stringify({ web_push: 8030, notification: { title, tag, navigate: "/", ...more }, portero: { action: randomUUID(), ...portero } }));
+  const titles = async () => (await loud(ana)).map((one) => one.title).sort();
+  await push("Smoke", "one", { alert });
+  await push("Smoke, nobody answers", "two", { alert });
+  await push("Water", "three", { alert: other });
+  await until(async () => (await titles()).length === 3, "three notifications");
+  assert.deepEqual((await loud(ana)).map(({ renotify, silent }) => [renotify, silent === true]), Array(3).fill([true, false]));
+  await push("Ben has it in hand", "one", { clears: alert }, { silent: true });
+  await until(async () => (await titles()).join() === "Ben has it in hand,Water", "one note and the other alert");
+  // The second note finds nothing left; it takes the first one's place.
+  await push("Ben has it in hand", "two", { clears: alert }, { silent: true });
+  await until(async () => (await loud(ana)).some((one) => one.tag === "two"), "the second note");
+  await until(async () => (await titles()).join() === "Ben has it in hand,Water", "still one note");
+  const note = (await loud(ana)).find((one) => one.tag === "two");
+  assert.deepEqual([note.silent, note.renotify], [true, false]);
+});
+
+/** What is shown, and whether it makes a sound. */
+function loud({ page }) {
+  return page.evaluate(async () => {
+    const registration = await navigator.serviceWorker.ready;
+    return (await registration.getNotifications()).map(({ title, tag, silent, renotify }) => ({ title, tag, silent, renotify }));
+  });
+}

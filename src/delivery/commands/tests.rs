@@ -87,6 +87,23 @@ async fn one_system_that_hangs_delays_no_other_and_ends_as_unknown() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_alarm_waits_for_nothing_that_is_on_its_way() {
+    let mut bench = bench(Vec::new());
+    bench.commands.act([action("emm/block", "slow", Repeat::Better)]);
+    let hanging = bench.order("emm/block").await;
+    let began = tokio::time::Instant::now();
+    let alarm = action("emm/block", "smoke", Repeat::Better);
+    bench.commands.act([Action { lane: ActionLane::Alarm, ..alarm }]);
+    let order = bench.order("emm/block").await;
+    assert_eq!(order.command.call, "smoke");
+    order.reply.send(Reply::Done(Value::Null)).unwrap();
+    assert_eq!(bench.outcome().await, Outcome::Done);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    hanging.reply.send(Reply::Done(Value::Null)).unwrap();
+    assert_eq!(bench.outcome().await, Outcome::Done);
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_restart_what_may_be_sent_once_is_unknown_and_the_rest_is_sent() {
     let owed = vec![
         action("fibaro/gate", "relay.open", Repeat::Never),

@@ -135,18 +135,19 @@ fn a_message_that_is_tried_again_does_not_block_later_ones() {
 }
 
 #[test]
-fn a_wish_to_wait_silences_the_phone_but_no_alarm() {
+fn a_wish_to_wait_silences_the_phone_and_alarms_for_a_moment_only() {
     let mut world = World::new();
     let throttled_one = world.normal();
     world.start();
-    world.answer(throttled_one, throttled(10));
+    world.answer(throttled_one, throttled(20));
     let (other, alarm) = (world.normal(), world.alarm());
-    assert_eq!(world.start(), [alarm]);
-    world.answer(alarm, throttled(20));
-    world.pass(1000);
+    assert_eq!(world.start(), [0u8; 0]);
+    world.pass(14_999);
+    assert_eq!(world.start(), [0u8; 0]);
+    world.pass(1);
     assert_eq!(world.start(), [alarm]);
     world.answer(alarm, Verdict::Done);
-    world.pass(18_999);
+    world.pass(4_999);
     assert_eq!(world.start(), [0u8; 0]);
     assert_eq!(
         world.lane.wake_at(world.now),
@@ -154,6 +155,39 @@ fn a_wish_to_wait_silences_the_phone_but_no_alarm() {
     );
     world.pass(1);
     assert_eq!(world.start(), [throttled_one, other]);
+}
+
+#[test]
+fn a_throttling_phone_is_asked_a_few_times_however_many_alarms_wait() {
+    let mut world = World::new();
+    for _ in 0..200 {
+        world.alarm();
+    }
+    let mut attempts = Vec::new();
+    for second in 0..58 {
+        let started = world.start();
+        attempts.extend(started.iter().map(|_| second));
+        started.into_iter().for_each(|name| drop(world.answer(name, throttled(30))));
+        world.pass(1000);
+    }
+    assert!(attempts.len() <= 4 * IN_FLIGHT_MAX, "{attempts:?}");
+    assert_eq!(attempts.last(), Some(&45));
+}
+
+#[test]
+fn no_alarm_ends_untried_because_of_a_pause() {
+    let mut world = World::new();
+    let first = world.alarm();
+    world.start();
+    world.answer(first, throttled(30));
+    world.made += 1;
+    let deadline = attempt::later(world.now, Duration::from_secs(5));
+    let short = Action { deadline, ..world.action(world.made, Lane::Alarm) };
+    world.lane.add(&short, &Message::default(), world.now);
+    world.pass(3_999);
+    assert_eq!(world.start(), [0u8; 0]);
+    world.pass(1);
+    assert_eq!(world.start(), [world.made]);
 }
 
 #[test]

@@ -81,6 +81,7 @@ impl Composer {
                 body: message.body.clone(),
                 navigate: navigate(&self.public_url, message.url.as_deref()),
                 tag: message.tag.as_deref().map(bounded_tag),
+                silent: message.clears.is_some(),
                 image: image.filter(|image| is_picture_address(image)).map(str::to_owned),
                 actions: buttons.map(|button| self.button(button)).collect(),
             },
@@ -90,6 +91,7 @@ impl Composer {
                 token: receipt_token(&self.receipt_key, action, phone),
                 event: event.map(|id| id.to_string()),
                 alert: message.alert.map(|id| id.to_string()),
+                clears: message.clears.map(|id| id.to_string()),
             },
         };
         match form {
@@ -132,6 +134,9 @@ struct Notification {
     navigate: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     tag: Option<String>,
+    /// Neither sound nor vibration (W3C Notifications API, `silent`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    silent: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     image: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -147,6 +152,9 @@ struct Ours {
     /// Offers to acknowledge it.
     #[serde(skip_serializing_if = "Option::is_none")]
     alert: Option<String>,
+    /// Whatever else is shown of this alert goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clears: Option<String>,
 }
 
 impl Payload {
@@ -288,6 +296,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::alert::AlertId;
 
     const EVENT: &str = "0123456789abcdef0123456789abcdef";
 
@@ -347,6 +356,23 @@ mod tests {
             "portero": { "action": "07".repeat(16), "token": token, "event": EVENT },
         });
         assert_eq!(compose(&message, Form::Full), want);
+    }
+
+    #[test]
+    fn the_note_that_somebody_has_it_is_silent() {
+        let alert = AlertId([9; 16]);
+        let tag = Some("smoke".to_owned());
+        let told = Message { alert: Some(alert), tag: tag.clone(), ..Message::default() };
+        let json = compose(&told, Form::Full);
+        assert_eq!(json["notification"].get("silent"), None);
+        assert_eq!(json["portero"].get("clears"), None);
+        for form in [Form::Full, Form::Short] {
+            let note = Message { clears: Some(alert), tag: tag.clone(), ..Message::default() };
+            let json = compose(&note, form);
+            assert_eq!(json["notification"]["silent"], true);
+            assert_eq!(json["portero"]["clears"], alert.to_string());
+            assert_eq!(json["portero"].get("alert"), None);
+        }
     }
 
     #[test]

@@ -13,10 +13,11 @@ use super::told::{CommandWanted, wanted};
 use crate::action::Message;
 use crate::event::{Event, EventId, Marks, Trust};
 use crate::node::{Cursor, Value, nearest};
-use crate::rules::House;
 use crate::rules::compile::unknown_person;
-use crate::rules::file::json;
+use crate::rules::file::{check_type, json};
+use crate::rules::pattern::{Has, Wanted};
 use crate::rules::tell::WORDS;
+use crate::rules::{House, System, types};
 
 /// When a test happens if it does not say: a Thursday noon in winter, on the house's clock.
 const AT_DEFAULT: DateTime = DateTime::constant(2026, 1, 15, 12, 0, 0, 0);
@@ -147,6 +148,21 @@ impl fmt::Display for PushWanted {
 pub(in crate::rules) struct Known<'a> {
     pub house: &'a House,
     pub rules: &'a [&'a str],
+    /// Types that rules emit.
+    pub emitted: &'a [&'a str],
+    /// Types of their own that rules wait for, whoever may emit them.
+    pub awaited: &'a [&'a Wanted],
+}
+
+impl Known<'_> {
+    /// Notes a type of which no event can come: the test would pass without testing anything.
+    fn check_type(&self, at: Cursor<'_>, kind: &str) {
+        let is_own = !types::RESERVED.iter().any(|begin| kind.starts_with(begin));
+        let is_awaited = || self.awaited.iter().any(|wanted| wanted.accepts(Has::Text(kind)));
+        if !(is_own && is_awaited()) {
+            check_type(at, kind, self.emitted);
+        }
+    }
 }
 
 /// Takes the `tests:` of a file apart.
@@ -242,6 +258,7 @@ fn happening(at: Cursor<'_>, known: &Known<'_>, number: usize) -> Option<Vec<Hap
     } else if let Some(fail) = table.optional("fail") {
         found.push(Happening::Fail(failing(fail, known)?));
     } else if let Some(kind) = table.optional("type") {
+        known.check_type(kind, kind.text()?);
         let kind = kind.text()?.to_string();
         let source = table.optional("source").and_then(Cursor::text).map(str::to_string);
         let trust = table.optional("trust").and_then(|at| at.parse("a trust"));
@@ -292,11 +309,28 @@ fn failing(at: Cursor<'_>, known: &Known<'_>) -> Option<BTreeSet<String>> {
     let mut all = BTreeSet::new();
     for item in at.list_or_one() {
         match item.loose_text()? {
-            system if system.contains('/') => drop(all.insert(system.to_string())),
+            system if system.contains('/') => drop(all.insert(told_system(item, system, known)?)),
             _ => all.extend(members(item, known)?),
         }
     }
     Some(all)
+}
+
+/// A system that can be told something.
+fn told_system(at: Cursor<'_>, name: &str, known: &Known<'_>) -> Option<String> {
+    let one = |(word, system): (&String, &System)| {
+        system.names.iter().map(|name| format!("{word}/{name}")).collect::<Vec<_>>()
+    };
+    let all: Vec<String> = known.house.systems.iter().flat_map(one).collect();
+    if all.iter().any(|system| system == name) {
+        return Some(name.to_string());
+    }
+    let message = format!("no system is called `{name}`");
+    match nearest(name, all.iter().map(String::as_str)) {
+        Some(near) => at.wrong_help(message, format!("did you mean `{near}`?")),
+        None => at.wrong_help(message, format!("systems: {}", all.join(", "))),
+    }
+    None
 }
 
 /// The trust that such an event has if it is live; what is caught up is never fresh.

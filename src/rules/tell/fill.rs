@@ -57,7 +57,7 @@ impl Filling<'_> {
             "" => self.step.to_string(),
             name => format!("{}.{}.{name}", self.step, self.tell.word.system),
         };
-        self.notes.push(NotSent { step, reason, detail });
+        self.notes.push(NotSent::new(step, reason, detail));
     }
 
     fn arguments(&mut self) -> Option<Map<String, Json>> {

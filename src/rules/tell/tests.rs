@@ -497,6 +497,7 @@ tests:
 #[test]
 fn nothing_that_was_noted_is_lost_in_json() {
     let note = NotSent {
+        letter: None,
         step: "do[0].emm.text".into(),
         reason: NotSentReason::NotTrusted,
         detail: "x".into(),

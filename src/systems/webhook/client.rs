@@ -1,8 +1,11 @@
-//! Posts one webhook after the other. Whether one is tried again, and when, is its lane's to say.
+//! Posts webhooks. Which go, whether one is tried again, and when, is their lane's to say.
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
+use tokio::task::JoinSet;
 
 use super::{Config, sign};
 use crate::systems::Certificate;
@@ -10,6 +13,9 @@ use crate::systems::http::{Answer, Ask, Content, Fault, Http};
 use crate::systems::link::{Link, Order, Reply};
 use crate::systems::tls::Tls;
 
+/// Posts on their way at once: the ordinary one, an alarm beside it, and room for one that its lane
+/// has given up waiting for.
+const POSTS_MAX: usize = 4;
 /// What it is if the rule does not say.
 const TYPE_DEFAULT: &str = "portero.rule";
 
@@ -23,12 +29,19 @@ pub async fn run(config: Config, mut link: Link) {
             return;
         }
     };
+    let (config, http) = (Arc::new(config), Arc::new(http));
+    let mut posts = JoinSet::new();
     loop {
+        // Posts end by their own timeout; an alarm does not wait for one that hangs.
         tokio::select! { biased;
-            () = link.stopping.cancelled() => return,
-            order = link.orders.recv() => match order {
-                Some(order) => post(&config, &http, order, link.clock.now()).await,
-                None => return,
+            () = link.stopping.cancelled() => break,
+            Some(_) = posts.join_next() => {}
+            order = link.orders.recv(), if posts.len() < POSTS_MAX => match order {
+                Some(order) => {
+                    let (config, http, now) = (config.clone(), http.clone(), link.clock.now());
+                    posts.spawn(async move { post(&config, &http, order, now).await });
+                }
+                None => break,
             }
         }
     }
@@ -63,7 +76,13 @@ fn reply(answer: Result<Answer, Fault>) -> Reply {
     };
     match answer.status {
         200..=299 => Reply::Done(Value::Null),
-        408 | 425 | 429 | 500..=599 => Reply::Unsent(format!("HTTP {}", answer.status)),
+        408 | 425 | 429 | 500..=599 => {
+            let why = format!("HTTP {}", answer.status);
+            match answer.retry_after {
+                Some(after) => Reply::Later { why, after },
+                None => Reply::Unsent(why),
+            }
+        }
         300..=399 => Reply::Refused("it leads elsewhere; put that address into the config".into()),
         410 => Reply::Refused("the receiver wants no more (HTTP 410)".into()),
         status => Reply::Refused(format!("HTTP {status}")),
@@ -72,15 +91,22 @@ fn reply(answer: Result<Answer, Fault>) -> Reply {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn what_may_come_later_is_tried_again() {
-        let answer = |status| {
+        let answered = |status, retry_after| {
             let (content_type, body) = (String::new(), Vec::new());
-            let (retry_after, date, location) = (None, None, None);
+            let (date, location) = (None, None);
             reply(Ok(Answer { status, content_type, retry_after, date, location, body }))
         };
+        let answer = |status| answered(status, None);
+        let after = Duration::from_secs(30);
+        let why = "HTTP 429".to_string();
+        assert_eq!(answered(429, Some(after)), Reply::Later { why, after });
+        assert!(matches!(answered(204, Some(after)), Reply::Done(_)));
         assert!(matches!(answer(204), Reply::Done(_)));
         assert!(matches!(answer(503), Reply::Unsent(_)));
         assert!(matches!(answer(429), Reply::Unsent(_)));

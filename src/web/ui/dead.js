@@ -38,7 +38,7 @@ export function makeDead(box, { problem }) {
   }
 
   function letterOf(letter) {
-    const to = letter.person ? `${letter.person}, ${letter.name || "a phone"}` : letter.to;
+    const to = letter.person ? `${letter.person}, ${letter.name || (letter.to ? "a phone" : "no phone")}` : letter.to;
     return h("li", {},
       h("p", {}, h("b", {}, letter.title), " ", chip(to), " ",
         letter.lane === "alarm" ? [chip("alarm", "bad"), " "] : null,

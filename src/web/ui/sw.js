@@ -30,7 +30,16 @@ async function onPush(event) {
   } catch {
     await self.registration.showNotification(FALLBACK.title, { body: FALLBACK.body, data: message.options.data });
   }
+  await clear(message.options).catch(() => {});
   await Promise.allSettled([report(message.options.data, "shown"), sayAlive()]);
+}
+
+/** Somebody has an alert in hand: only the note that says so stays, under whatever tags it was told. */
+async function clear({ tag, data }) {
+  if (!data.clears) return;
+  const all = await self.registration.getNotifications();
+  const old = all.filter((one) => one.tag !== tag && [one.data?.alert, one.data?.clears].includes(data.clears));
+  old.forEach((one) => one.close());
 }
 
 /** Turns whatever came into a title and options; never throws. */
@@ -59,9 +68,10 @@ function build(told, portero) {
   const data = {
     navigate: inside(told.navigate) ?? (text(portero.event) ? `/#event=${portero.event}` : "/"),
     action: text(portero.action), token: text(portero.token), event: text(portero.event),
-    alert: text(portero.alert),
+    alert: text(portero.alert), clears: text(portero.clears),
   };
   const tag = text(told.tag);
+  const silent = told.silent === true || data.clears !== "";
   const buttons = buttonsOf(told.actions);
   // Where each button leads: to a page of ours that asks. Nothing opens from here.
   data.buttons = Object.fromEntries(buttons.map((one) => [one.action, one.navigate]));
@@ -74,7 +84,9 @@ function build(told, portero) {
       // A repeat of the same action replaces the first one in silence; a new event under the
       // rule's own tag replaces it with sound.
       tag: tag || data.action || undefined,
-      renotify: tag ? true : undefined,
+      // Whoever slept through the alert must not be woken by its end.
+      renotify: tag && !silent ? true : undefined,
+      silent: silent ? true : undefined,
       image: httpsOnly(told.image),
       // An alert stays until somebody looks, and can be taken in hand without opening the page.
       requireInteraction: data.alert ? true : undefined,
