@@ -237,7 +237,9 @@ async fn killed_around_the_pulse_it_is_unknown_and_never_sent_again() {
     estate.restart();
     estate.until_up("fibaro/gate");
     assert_eq!(opened(&sim, 0), total);
-    assert!(steps(&estate).iter().all(|step| ["unknown", "refused"].contains(&step.as_str())));
+    // The relay may say afterwards that it opened; that is ours, and nobody else's.
+    let known = ["unknown", "refused", "confirmed"];
+    assert!(steps(&estate).iter().all(|step| known.contains(&step.as_str())));
 }
 
 #[tokio::test(flavor = "multi_thread")]
