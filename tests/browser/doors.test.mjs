@@ -132,14 +132,19 @@ test("whoever has no right to a door sees none and opens none", async () => {
 test("a page is good on its own device, for its own event, and an unknown door is called one", async () => {
   const first = await paired();
   const second = await paired();
-  const { body: { token } } = await send(first, "/api/doors/front/ask", { event: "0".repeat(32) });
+  await webhook(ring({ home_name: `M${randomUUID().slice(0, 8)}` }));
+  const rang = ({ event }) => event.type === "netatmo.ring";
+  const items = async () => (await api(first, "/api/timeline")).body.items;
+  const { event: { id: event } } = await until(async () => (await items()).find(rang), "the ring");
+  const { body: { token } } = await send(first, "/api/doors/front/ask", { event });
   const press = (phone, body) => send(phone, "/api/doors/front/open", body);
-  const elsewhere = await press(second, { token, event: "0".repeat(32) });
+  const elsewhere = await press(second, { token, event });
   assert.deepEqual([elsewhere.status, elsewhere.body.error], [403, "this page was shown on another device"]);
   const other = await press(first, { token, event: "1".repeat(32) });
   assert.deepEqual([other.status, other.body.error], [403, "this page showed another event"]);
   assert.equal((await press(first, { token: "made up" })).status, 410);
   assert.equal((await send(first, "/api/doors/frnt/ask", {})).status, 404);
+  assert.equal((await send(first, "/api/doors/front/ask", { event: "1".repeat(32) })).status, 404);
   // Not as a form of another site could send it.
   const form = await first.page.evaluate(async () => (await fetch("/api/doors/front/open", { method: "POST", body: "token=x" })).status);
   assert.equal(form, 400);
