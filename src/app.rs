@@ -184,7 +184,13 @@ impl App {
         if written.as_ref().is_err_and(wants_space) && core.journal.make_room(SMALL_BYTES).await {
             written = control.write(&store);
         }
-        cannot!(written, "cannot write to {}", store.display())?;
+        match written {
+            // Alarms matter more than the command line.
+            Err(error) if wants_space(&error) => {
+                tracing::error!(%error, "the command line cannot reach this server");
+            }
+            written => cannot!(written, "cannot write to {}", store.display())?,
+        }
         Ok(App { listen, admin, face, core, servers, ready, stopping, store, _lock: lock })
     }
 

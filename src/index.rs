@@ -177,15 +177,26 @@ impl Index {
         Ok((Index::load(&path)?, Condition::Damaged { why, moved_to }))
     }
 
+    /// An empty index that takes no space where the journal is, and is gone when it is dropped: sled
+    /// keeps it below `/dev/shm`.
+    pub fn aside() -> Result<Index, IndexError> {
+        Ok(Index::with(sled::Config::new().temporary(true))?)
+    }
+
     fn load(path: &Path) -> Result<Index, sled::Error> {
-        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
+        Index::with(sled::Config::new().path(path))
+    }
+
+    fn with(config: sled::Config) -> Result<Index, sled::Error> {
+        let path = config.get_path();
+        let config = config.cache_capacity(CACHE_BYTES);
         let config = config.mode(sled::Mode::LowSpace).flush_every_ms(None);
         let load = || {
             let db = config.open()?;
             let tree = |name: &str| db.open_tree(name);
             let (ids, state, phones) = (tree("ids")?, tree("state")?, tree("phones")?);
             let meta = tree("meta")?;
-            Ok(Index { db, ids, state, phones, meta, path: path.to_path_buf() })
+            Ok(Index { db, ids, state, phones, meta, path: path.clone() })
         };
         // sled answers some damage with a panic.
         catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| {

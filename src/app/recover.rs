@@ -58,6 +58,11 @@ pub(super) async fn open_index(
     loop {
         match caught_up(path, journal, ledger) {
             Err(error) if error.wants_space() && journal.make_room(INDEX_ROOM_BYTES).await => {}
+            Err(error) if error.wants_space() => {
+                tracing::error!(%error, "the index is built anew outside the full disk");
+                let done = Index::aside().and_then(|index| catch_up(index, journal, ledger));
+                return cannot!(done, "cannot open an index anywhere");
+            }
             done => return cannot!(done, "cannot open the index"),
         }
     }
@@ -69,6 +74,10 @@ fn caught_up(path: &Path, journal: &Journal, ledger: &Ledger) -> Result<Index, I
         let moved_to = moved_to.display();
         tracing::warn!(why, %moved_to, "the index is damaged; it is built anew from the journal");
     }
+    catch_up(index, journal, ledger)
+}
+
+fn catch_up(index: Index, journal: &Journal, ledger: &Ledger) -> Result<Index, IndexError> {
     let done = index.catch_up(journal)?;
     if let Some(why) = done.rebuilt {
         tracing::info!(why, entries = done.entries, "the index was built anew");

@@ -228,3 +228,13 @@ async fn what_a_checkpoint_says_replaces_state_and_phones() {
     assert_eq!(index.states().unwrap(), states);
     assert!(index.seen(id(1)).unwrap().is_some());
 }
+
+#[test]
+fn an_index_elsewhere_is_like_any_other_and_leaves_nothing() {
+    let index = Index::aside().unwrap();
+    assert_eq!(index.cursor().unwrap(), Position(0));
+    let path = index.path.clone();
+    assert!(path.exists());
+    drop(index);
+    assert!(!path.exists());
+}
