@@ -16,6 +16,8 @@ mod vms;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+use portero::clock::Clock;
 use portero::command::{Kind, Spec};
 use serde_json::{Map, Value, json};
 use support::{Home, Server, http, within};
@@ -59,6 +61,8 @@ pub fn sample(spec: &Spec, given: &Value) -> Value {
 pub struct Estate {
     pub home: Home,
     server: Option<Server>,
+    /// When the server was started last.
+    since: Timestamp,
 }
 
 impl Estate {
@@ -71,8 +75,9 @@ impl Estate {
     pub fn start_with(sections: &str, rules: &str) -> Estate {
         let home = Home::new(rules);
         home.configure("[people.ana]", &format!("{sections}\n[people.ana]"));
+        let since = Clock::system().now();
         let server = Some(home.start());
-        Estate { home, server }
+        Estate { home, server, since }
     }
 
     pub fn server(&self) -> &Server {
@@ -95,13 +100,14 @@ impl Estate {
 
     /// Starts again.
     pub fn go_on(&mut self) {
+        self.since = Clock::system().now();
         self.server = Some(self.home.start());
     }
 
     /// `kill -9` and a new start.
     pub fn crash(&mut self) {
         self.server.take().unwrap().kill();
-        self.server = Some(self.home.start());
+        self.go_on();
     }
 
     /// Gives a command by hand; how it went.
@@ -146,9 +152,14 @@ impl Estate {
         within(PATIENCE, path, || Some(self.value(path)).filter(&accept))
     }
 
-    /// Waits until the link to a system is up.
+    /// Waits until the link to a system is up, by the word of the server that runs now.
     pub fn until_up(&self, source: &str) {
-        self.until_value(&format!("{source}/link"), |link| link["up"] == true);
+        let is_new = |link: &Value| {
+            link["since"]
+                .as_str()
+                .is_some_and(|since| since.parse::<Timestamp>().unwrap() >= self.since)
+        };
+        self.until_value(&format!("{source}/link"), |link| link["up"] == true && is_new(link));
     }
 
     /// Waits until the link to a system is down.
