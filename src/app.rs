@@ -9,7 +9,7 @@ mod systems;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -180,17 +180,7 @@ impl App {
         });
         let (servers, listen, admin) = serve(&config, &face)?;
         let control = Control { admin, token: face.control_token.expose().to_string() };
-        let mut written = control.write(&store);
-        if written.as_ref().is_err_and(wants_space) && core.journal.make_room(SMALL_BYTES).await {
-            written = control.write(&store);
-        }
-        match written {
-            // Alarms matter more than the command line.
-            Err(error) if wants_space(&error) => {
-                tracing::error!(%error, "the command line cannot reach this server");
-            }
-            written => cannot!(written, "cannot write to {}", store.display())?,
-        }
+        show_the_way(&control, &store, &core.journal).await?;
         Ok(App { listen, admin, face, core, servers, ready, stopping, store, _lock: lock })
     }
 
@@ -205,6 +195,25 @@ impl App {
         }
         let owed = self.core.stop().await;
         tracing::info!(owed, "stopped");
+    }
+}
+
+/// Says how the command line reaches us. On a full disk alarms matter more.
+async fn show_the_way(
+    control: &Control,
+    store: &Path,
+    journal: &Journal,
+) -> Result<(), StartError> {
+    let mut written = control.write(store);
+    if written.as_ref().is_err_and(wants_space) && journal.make_room(SMALL_BYTES).await {
+        written = control.write(store);
+    }
+    match written {
+        Err(error) if wants_space(&error) => {
+            tracing::error!(%error, "the command line cannot reach this server");
+            Ok(())
+        }
+        written => cannot!(written, "cannot write to {}", store.display()),
     }
 }
 
