@@ -80,7 +80,8 @@ impl MessageRef {
 
 /// The alerts that an [`ACK_EVENT`] names.
 pub fn acked_by(event: &Event) -> Vec<AlertId> {
-    let named = event.data.get("alerts").filter(|_| event.kind == ACK_EVENT);
+    let is_ours = event.kind == ACK_EVENT && event.source == "portero";
+    let named = event.data.get("alerts").filter(|_| is_ours);
     let named = named.and_then(Value::as_array).into_iter().flatten();
     named.filter_map(|id| id.as_str()?.parse().ok()).collect()
 }

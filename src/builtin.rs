@@ -44,10 +44,10 @@ pub fn command_action(event: EventId, to: &str) -> ActionId {
 pub fn decide(event: &Arc<Event>, seen: Position, now: Timestamp) -> Option<Decided> {
     let is_own = event.source == "portero";
     let (actions, resent) = match event.kind.as_str() {
-        TEST_EVENT => (vec![test(event, now)?], None),
-        COMMAND_EVENT => (vec![command(event)?], None),
+        TEST_EVENT if is_own => (vec![test(event, now)?], None),
+        COMMAND_EVENT if is_own => (vec![command(event)?], None),
         GONE_EVENT if is_own => return Some(gone(event, seen, now)),
-        tell::PRESSED => (vec![press(event)?], None),
+        tell::PRESSED if is_own => (vec![press(event)?], None),
         drill::EVENT if is_own => (drill::actions(event, now), None),
         resend::EVENT if is_own => {
             let (actions, letter) = resend::actions(event, now)?;
