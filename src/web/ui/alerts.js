@@ -1,7 +1,7 @@
 // Alerts: what is told to one person after the other until somebody has it in hand, and how far
 // each notification has come. Acknowledging is one press; nothing else is done from here.
 
-import { get, post } from "./api.js";
+import { gather, get, post } from "./api.js";
 import { chip, fill, h, icon } from "./dom.js";
 import { ago, moment } from "./words.js";
 
@@ -22,15 +22,9 @@ const STATES = {
 
 /** `problem(words)` says what went wrong. */
 export function makeAlerts(box, { problem }) {
-  let timer = 0;
   let shown = "";
 
-  function soon() {
-    timer ||= setTimeout(() => {
-      timer = 0;
-      refresh().catch(() => {});
-    }, FETCH_PAUSE_MS);
-  }
+  const { soon, cancel } = gather(() => refresh(), FETCH_PAUSE_MS);
 
   async function refresh() {
     const { alerts } = await get("/api/alerts");
@@ -68,8 +62,7 @@ export function makeAlerts(box, { problem }) {
   }
 
   function clear() {
-    clearTimeout(timer);
-    timer = 0;
+    cancel();
     shown = "";
     box.replaceChildren();
     box.hidden = true;

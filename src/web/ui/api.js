@@ -44,3 +44,19 @@ async function readJson(response) {
 export const get = (path) => call("GET", path);
 export const post = (path, body, wait) => call("POST", path, body, wait);
 export const remove = (path) => call("DELETE", path);
+
+/** Many changes in a row cause one fetch: `soon` asks for it, `cancel` takes that back. */
+export function gather(fetchIt, pause) {
+  let timer = 0;
+  const soon = () => {
+    timer ||= setTimeout(() => {
+      timer = 0;
+      fetchIt().catch(() => {}); // the next change, or the next visit, asks again
+    }, pause);
+  };
+  const cancel = () => {
+    clearTimeout(timer);
+    timer = 0;
+  };
+  return { soon, cancel };
+}

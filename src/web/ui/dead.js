@@ -1,7 +1,7 @@
 // Dead letters: notifications that ended without reaching anybody, and sending one again. Shown
 // only while there are any.
 
-import { get, post } from "./api.js";
+import { gather, get, post } from "./api.js";
 import { chip, fill, h, icon } from "./dom.js";
 import { ago, moment, pushState } from "./words.js";
 
@@ -12,15 +12,9 @@ const SHOWN_MAX = 20;
 
 /** `problem(words)` says what went wrong. */
 export function makeDead(box, { problem }) {
-  let timer = 0;
   let shown = "[]";
 
-  function soon() {
-    timer ||= setTimeout(() => {
-      timer = 0;
-      refresh().catch(() => {});
-    }, FETCH_PAUSE_MS);
-  }
+  const { soon, cancel } = gather(() => refresh(), FETCH_PAUSE_MS);
 
   async function refresh() {
     const { dead } = await get("/api/dead");
@@ -62,8 +56,7 @@ export function makeDead(box, { problem }) {
   }
 
   function clear() {
-    clearTimeout(timer);
-    timer = 0;
+    cancel();
     shown = "[]";
     box.replaceChildren();
   }

@@ -2,7 +2,7 @@
 // before one opens. Nothing here opens by itself: every opening is one press on a page that shows
 // the door and the event, and each page is good for one press.
 
-import { get, post } from "./api.js";
+import { gather, get, post } from "./api.js";
 import { chip, fill, h, icon, setText } from "./dom.js";
 import { ago, clock, kindOf, moment, placeOf } from "./words.js";
 
@@ -43,14 +43,8 @@ export function doorIn(hash) {
 
 /** `known(some)` says whether there is any door for this person. */
 export function makeDoors(box, { known }) {
-  let timer = 0;
 
-  function soon() {
-    timer ||= setTimeout(() => {
-      timer = 0;
-      refresh().catch(() => {});
-    }, FETCH_PAUSE_MS);
-  }
+  const { soon, cancel } = gather(() => refresh(), FETCH_PAUSE_MS);
 
   async function refresh() {
     const { doors, audit } = await get("/api/doors");
@@ -66,8 +60,7 @@ export function makeDoors(box, { known }) {
   }
 
   function clear() {
-    clearTimeout(timer);
-    timer = 0;
+    cancel();
     box.replaceChildren();
     known(false);
   }

@@ -1,6 +1,6 @@
 // The list of phones: whose they are, whether they can be reached, and what ails them.
 
-import { get, remove } from "./api.js";
+import { gather, get, remove } from "./api.js";
 import { chip, fill, h, icon } from "./dom.js";
 import { ago, moment } from "./words.js";
 
@@ -9,14 +9,8 @@ const FETCH_PAUSE_MS = 300;
 
 /** `ask(words)` resolves to whether the person is sure; `removedMe()` is called after our own end. */
 export function makePhones(list, { session, ask, removedMe }) {
-  let timer = 0;
 
-  function soon() {
-    timer ||= setTimeout(() => {
-      timer = 0;
-      refresh().catch(() => {});
-    }, FETCH_PAUSE_MS);
-  }
+  const { soon } = gather(() => refresh(), FETCH_PAUSE_MS);
 
   async function refresh() {
     show(await get("/api/phones"));

@@ -1,7 +1,7 @@
 // Portero's own health: rules in force or rejected, the journal, the sources, and messages that
 // nobody vouches for. What needs a person is also put into the banner at the top.
 
-import { get } from "./api.js";
+import { gather, get } from "./api.js";
 import { chip, fill, h, icon } from "./dom.js";
 import { ago, count, moment } from "./words.js";
 
@@ -11,16 +11,10 @@ const TROUBLE_EVERY_MS = 5_000;
 
 /** `banner(key, words, tone)` shows a line at the top of the page; no words take it away. */
 export function makeStatus(box, { banner }) {
-  let timer = 0;
   let trouble = 0;
   let shown = "";
 
-  function soon() {
-    timer ||= setTimeout(() => {
-      timer = 0;
-      refresh().catch(() => {});
-    }, FETCH_PAUSE_MS);
-  }
+  const { soon, cancel } = gather(() => refresh(), FETCH_PAUSE_MS);
 
   async function refresh() {
     show(await get("/api/status"));
@@ -42,8 +36,7 @@ export function makeStatus(box, { banner }) {
 
   function clear() {
     clearTimeout(trouble);
-    clearTimeout(timer);
-    timer = 0;
+    cancel();
     shown = "";
     box.replaceChildren();
   }
